@@ -1,0 +1,79 @@
+# Needs make and a Python of at least 3.11; everything else is installed into .venv, made when there is none.
+#
+#   make demo                 a node at real work, in under a minute
+#   make test                 format, lint, types, floors, then all tests, quickest ring first
+#   make lint                 the first half of that
+#   make test-all             test, then unit to simulation again on each other Python that is here
+#   make bench                what a job costs on one node
+#   make sim SEEDS=n          n simulated worlds under faults
+#   make soak MINUTES=n       simulated worlds for n minutes
+#   make clean                remove what the above made
+#
+# PYTHON=python3.12 chooses another Python.
+
+PYTHON ?= python3
+VENV ?= .venv
+SEEDS ?= 60
+MINUTES ?= 10
+OTHER_PYTHONS ?= 3.12 3.13
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Quickest first. What is in tests/ but not named here runs last, so that nothing is forgotten.
+RULES := $(wildcard tests/test_*.py)
+FAST_RINGS := $(wildcard tests/unit tests/conversations tests/property tests/simulation)
+SLOW_RINGS := $(wildcard tests/integration)
+OTHER_RINGS := $(filter-out $(FAST_RINGS) $(SLOW_RINGS),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
+RINGS = $(RULES) $(FAST_RINGS) $(SLOW_RINGS) $(OTHER_RINGS)
+
+.PHONY: demo test lint rings test-all bench sim soak clean
+
+demo: $(INSTALLED)
+	@$(BIN)/python -m zhero.demo
+
+test: lint rings
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q $(RULES)
+
+rings: $(INSTALLED)
+	$(BIN)/python -m pytest $(RINGS)
+
+test-all: test
+	@for version in $(OTHER_PYTHONS); do \
+	  found=; \
+	  for candidate in python$$version $$HOME/.pyenv/versions/$$version.*/bin/python; do \
+	    if "$$candidate" -c '' 2>/dev/null; then found=$$candidate; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then echo "test-all: Python $$version is not on this machine, so nothing ran on it"; continue; fi; \
+	  echo "test-all: Python $$version ($$found)"; \
+	  $(MAKE) --no-print-directory rings VENV=.venv-$$version PYTHON=$$found RINGS="$(RULES) $(FAST_RINGS)" || exit 1; \
+	done
+
+bench: $(INSTALLED)
+	@$(BIN)/python bench/local.py
+
+sim: $(INSTALLED)
+	@$(BIN)/python -m zhero.sim --seeds $(SEEDS)
+
+soak: $(INSTALLED)
+	@$(BIN)/python -m zhero.sim --soak --minutes $(MINUTES)
+
+clean:
+	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The mark is made last: an install that was broken off is done again.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "zhero needs Python 3.11 or newer, and $(PYTHON) is none ($$($(PYTHON) --version 2>&1)): choose one, as in make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@echo "setting up $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[standard,test]'
+	@touch $@

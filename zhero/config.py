@@ -1,0 +1,76 @@
+"""Every tunable number, with its unit and its bounds.
+
+`Limits` bounds what an engine may hold: each container of the core names the field here that bounds it, and what
+happens there. What a user sets (`Settings`) is checked against `BOUNDS` with an error that names the setting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one engine holds at most.
+
+    Attributes:
+        jobs_max: live jobs; beyond it a new one is refused (`QueueFull`). Retries and rounds never are.
+        jobs_max_bytes: bytes of their params; the same.
+        payload_max_bytes: encoded params of one job, and its result.
+        batch_max_count: jobs in one `enqueue_many`.
+        results_max_count: outcomes kept for later askers; the oldest makes room.
+        dead_max_count: dead letters; the oldest makes room, and that is reported.
+        ids_max_count: ids of the callers' own that are remembered after the end; the oldest makes room.
+        id_ttl_ms: how long an id of the caller's own is remembered after its job's end.
+        waiters_max_count: callers who wait for results; beyond it the next one is refused.
+        answer_max_bytes: of a list that is sent to a client, per frame.
+    """
+
+    jobs_max: int = 2_000_000
+    jobs_max_bytes: int = 1024 * MIB
+    payload_max_bytes: int = MIB
+    batch_max_count: int = 100_000
+    results_max_count: int = 100_000
+    dead_max_count: int = 10_000
+    ids_max_count: int = 1_000_000
+    id_ttl_ms: int = 24 * 3600 * 1000
+    waiters_max_count: int = 1_000_000
+    answer_max_bytes: int = 256 * 1024
+
+
+FREQUENCY_MIN_MS = 10
+"""A `frequency` of 1 to 9 is refused: it is milliseconds, and whoever writes 5 means seconds."""
+PRIORITY_MAX = 100
+SPAN_MAX_MS = 10 * 365 * 24 * 3600 * 1000
+"""Ten years: the longest wait a job or a period may have."""
+NAME_MAX_LENGTH = 200
+"""Characters in the name of a task, a node or a cluster."""
+
+FRAME_MAX_BYTES = 2 * MIB
+"""A larger frame makes libzmq drop the connection."""
+MESSAGES_MAX_COUNT = 10_000
+"""Messages in one frame."""
+CLIENTS_MAX_COUNT = 1_024
+"""Client connections that are remembered for answers; the one silent for longest makes room."""
+DRAIN_TURN_MAX_MS = 5
+"""How long one turn of the driver reads from the inbox before it lets others run."""
+BLOCKED_WARN_MS = 1_000
+"""A loop that has not turned for longer is reported, with the job that holds it."""
+
+CLUSTER_PATTERN = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_MAX_LENGTH - 1}}}"
+"""Names of clusters: they are file names too."""
+ENTRY_MAX_BYTES = 64 * 1024
+"""Of one node's file in the runtime directory; a larger one is skipped."""
+ENTRIES_MAX_COUNT = 10_000
+"""Files read from the runtime directory of one cluster; the rest is skipped."""
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    "workers": (0, 10_000),
+    "drain_timeout": (0, 24 * 3600),
+    "max_jobs": (1, 100_000_000),
+    "max_bytes": (1, 1024 * 1024 * MIB),
+    "max_payload": (1, FRAME_MAX_BYTES - 64 * 1024),
+}
+"""Least and most of each number that a user sets. `drain_timeout` in seconds; a payload must fit into a frame."""

@@ -1,0 +1,207 @@
+"""What people ask: lists, counts, results. Answers are built from roster and slices at the moment of the question.
+
+A job is counted in exactly one queue: global (ready), local (taken by a node, not started), delayed (with retry waits
+and the next round of each schedule) or processing (started). An "all" job that has been spread is in none, its parts
+are. Who waits for a result is kept here, per job, and answered when the job ends.
+
+State: job -> those who wait for its end; counters by task. Bounds: `waiters_max_count`; one set of counters per task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..config import Limits
+from .effects import Asker, Outbox
+from .messages import (
+    ClusterStatus,
+    Counted,
+    Did,
+    Ended,
+    Listed,
+    MemberStatus,
+    PartEnded,
+    PlanInfo,
+    Refusal,
+    Refused,
+    Stats,
+)
+from .replication import Streams
+from .roster import Roster
+from .steps import Ending
+from .values import QUEUE_OF, JobId, JobInfo, Life, Outcome, Queue, State, Status
+
+_COUNTERS = ("enqueued", "started", "succeeded", "retried", "dead", "cancelled")
+
+
+class Query:
+    """Answers questions and tells waiters."""
+
+    def __init__(self, roster: Roster, streams: Streams, limits: Limits, outbox: Outbox, now_ms: int) -> None:
+        self._roster = roster
+        self._streams = streams
+        self._limits = limits
+        self._outbox = outbox
+        self._since_ms = now_ms
+        self._waiters: dict[JobId, list[tuple[Asker, bool]]] = {}  # job -> (who, wants to know if cancelled)
+        self._waits_for: dict[Asker, JobId] = {}
+        self._counters: dict[str, dict[str, int]] = {}
+
+    # --- waiting for an end ---------------------------------------------------------------------------------------
+
+    def on_await(self, asker: Asker, job: JobId) -> None:
+        """Answer with `Ended`, now or when the job ends."""
+        for stream in self._streams:
+            kept = stream.slice
+            outcome = kept.memory.outcome(job)
+            if outcome is None and kept.state(job) is State.DEAD:
+                outcome = kept.dead[job].outcome
+            if outcome is not None:
+                self._outbox.answer(asker, self._ended(job, outcome, kept.memory.parts(job)))
+                return
+        if self._streams.holding(job) is None:
+            self._outbox.answer(asker, Refused(Refusal.UNKNOWN_JOB, f"{job:032x}"))
+            return
+        self.wait(asker, job, cancel=False)
+
+    def wait(self, asker: Asker, job: JobId, *, cancel: bool) -> None:
+        """Have `asker` told when the job ends; `cancel`: only whether it ended as cancelled."""
+        if len(self._waits_for) >= self._limits.waiters_max_count:
+            self._outbox.answer(asker, Refused(Refusal.QUEUE_FULL, "too many callers wait for results"))
+            return
+        self._waiters.setdefault(job, []).append((asker, cancel))
+        self._waits_for[asker] = job
+
+    def give_up(self, asker: Asker) -> None:
+        """`asker` does not wait any more."""
+        job = self._waits_for.pop(asker, None)
+        if job is not None:
+            left = [waiter for waiter in self._waiters.pop(job) if waiter[0] != asker]
+            if left:
+                self._waiters[job] = left
+
+    def on_ended(self, ending: Ending) -> None:
+        """Tell those who wait; count."""
+        job, outcome = ending.record.job, ending.outcome
+        status = outcome.status
+        if ending.parts is None:  # of an "all" job its parts are counted
+            counters = self.counters(ending.record.header.task)
+            if status is Status.SUCCEEDED:
+                counters["succeeded"] += 1
+            elif status is Status.CANCELLED:
+                counters["cancelled"] += 1
+            else:
+                counters["dead"] += 1
+        if job in self._waiters:
+            for asker, cancel in self._waiters.pop(job):
+                del self._waits_for[asker]
+                if cancel:
+                    self._outbox.answer(asker, Did(status is Status.CANCELLED))
+                else:
+                    self._outbox.answer(asker, self._ended(job, outcome, ending.parts))
+
+    def cannot_cancel(self, job: JobId) -> None:
+        """The job runs on: whoever wanted it cancelled hears so now, not at its end."""
+        for asker, cancel in self._waiters.get(job, [])[:]:
+            if cancel:
+                self.give_up(asker)
+                self._outbox.answer(asker, Did(False))
+
+    def _ended(self, job: JobId, outcome: Outcome, parts: dict[Life, Outcome] | None) -> Ended:
+        if parts is None:
+            return Ended(job, outcome)
+        return Ended(job, outcome, [PartEnded(self._roster[life].member, part) for life, part in parts.items()])
+
+    # --- lists ----------------------------------------------------------------------------------------------------
+
+    def find(self, asker: Asker, job: JobId, planned: JobInfo | None) -> None:
+        """One job. `planned`: the next round of a schedule, if that is what was asked for."""
+        info = planned or self._find(job)
+        if info is None:
+            self._outbox.answer(asker, Refused(Refusal.UNKNOWN_JOB, f"{job:032x}"))
+        else:
+            self._outbox.answer(asker, Listed([info], 1))
+
+    def _find(self, job: JobId) -> JobInfo | None:
+        for stream in self._streams:
+            info = stream.slice.info(job)
+            if info is not None:
+                return info
+        return None
+
+    def list_jobs(self, asker: Asker, task: str | None, dead: bool, limit: int, planned: list[JobInfo]) -> None:
+        """Live jobs or dead letters, each once; a long list for a client goes out in several parts."""
+        jobs: list[JobInfo] = []
+        total = 0
+        for info in self._infos(dead, [] if dead else planned):
+            if task is None or info.task == task:
+                total += 1
+                if not limit or total <= limit:
+                    jobs.append(info)
+        if not isinstance(asker, int):
+            size, part = 0, list[JobInfo]()
+            for info in jobs:
+                size += len(info.params) + len(info.outcome.result if info.outcome else b"") + 512
+                if part and size > self._limits.answer_max_bytes:
+                    self._outbox.answer(asker, Listed(part, total), more=True)
+                    size, part = len(info.params) + 512, []
+                part.append(info)
+            jobs = part
+        self._outbox.answer(asker, Listed(jobs, total))
+
+    def _infos(self, dead: bool, planned: list[JobInfo]) -> Iterator[JobInfo]:
+        for stream in self._streams:
+            kept = stream.slice
+            for job in list(kept.dead if dead else kept.live()):
+                info = kept.info(job)
+                assert info is not None
+                if info.state is not State.SPREAD:
+                    yield info
+        yield from planned
+
+    # --- counts ---------------------------------------------------------------------------------------------------
+
+    def count(self, planned_count: int) -> Counted:
+        """Queue -> jobs; `planned_count`: schedules between rounds, shown as delayed."""
+        queues = {queue.value: 0 for queue in Queue}
+        for stream in self._streams:
+            for state, queue in QUEUE_OF.items():
+                queues[queue.value] += stream.slice.count(state)
+        queues[Queue.DELAYED.value] += planned_count
+        return Counted(queues)
+
+    def counters(self, task: str) -> dict[str, int]:
+        """Name -> count of one task, to add to."""
+        counters = self._counters.get(task)
+        if counters is None:
+            counters = self._counters[task] = dict.fromkeys(_COUNTERS, 0)
+        return counters
+
+    def stats(self) -> Stats:
+        tasks = {task: dict(counters) for task, counters in self._counters.items()}
+        totals = {name: sum(counters[name] for counters in tasks.values()) for name in _COUNTERS}
+        return Stats(totals, tasks)
+
+    def status(self, plans: list[PlanInfo], planned_count: int, now_ms: int) -> ClusterStatus:
+        owner = self._streams.delayed.slice.home
+        members = [
+            MemberStatus(row.member, row.member.life == owner, row.capacity, row.held, sorted(row.specs))
+            for row in self._roster
+        ]
+        return ClusterStatus(
+            members=members,
+            queues=self.count(planned_count).queues,
+            dead=sum(stream.slice.count(State.DEAD) for stream in self._streams),
+            plans=plans,
+            missing=sorted(self.missing()),
+            uptime_ms=now_ms - self._since_ms,
+        )
+
+    def missing(self) -> dict[str, int]:
+        """Tasks that ready jobs wait for and that no member has -> how many jobs, at most."""
+        missing: dict[str, int] = {}
+        for stream in self._streams:
+            for task, count in stream.slice.waiting_tasks().items():
+                if count and task not in self._roster.specs:
+                    missing[task] = missing.get(task, 0) + count
+        return missing

@@ -1,0 +1,203 @@
+"""When: delayed jobs become ready, and periodic tasks have their rounds.
+
+Whatever waits for a time waits in a slice: delayed jobs and schedules in `delayed`, retry waits at the job's home. An
+instant is compared with the clock that is passed in and with no other, and nothing is ever early.
+
+A periodic task has one `Plan` per cluster. Round k is one entry, `Advanced`, which moves the plan on and puts the job
+of that round; the job's id is a hash of (task, k), so two homes that make round k make the same job. k begins at
+time / frequency when the plan is first made, and only grows. With fixed delay the entry that ends a round also sets
+when the next one is due; with a fixed rate the grid does, and a round that overruns its period skips the points it
+has missed. So an overdue round runs once, however many periods have passed. A periodic "all" is due one period after
+it was dispatched.
+
+The first round is due one full period after the plan is made, or at once (`run_on_start`). A changed frequency counts
+from the end of the last round, at once. A plan whose task no member has sleeps, and wakes when one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..errors import Bug
+from .effects import Outbox
+from .entries import Advanced, Due, Planned, PlanStopped
+from .facts import TaskScheduled, TaskUnscheduled
+from .messages import PlanInfo
+from .replication import Streams
+from .steps import Ending, Plan
+from .values import NO_JOB, NO_PARAMS, Header, JobId, JobInfo, Life, State, Status, TaskSpec, round_id
+
+_BAD_ENDS = (Status.FAILED, Status.TIMED_OUT, Status.CRASHED, Status.DISCARDED, Status.LOST)
+
+
+class Schedule:
+    """Promotes what is due. State: none of its own; the slices have it."""
+
+    def __init__(self, me: Life, streams: Streams, specs: Mapping[str, TaskSpec], outbox: Outbox) -> None:
+        self._me = me
+        self._streams = streams
+        self._specs = specs
+        self._outbox = outbox
+
+    # --- periodic tasks -------------------------------------------------------------------------------------------
+
+    def on_tasks(self, gone: list[TaskSpec], now_ms: int) -> None:
+        """Definitions have changed: every periodic one has its plan from now on."""
+        plans = self._streams.delayed.slice.plans
+        for spec in self._specs.values():
+            plan = plans.get(spec.name)
+            if not spec.frequency_ms:
+                if plan is not None and not plan.stopped:
+                    self.stop(spec.name, "it is not periodic any more")
+            elif plan is None:
+                first_ms = 0 if spec.run_on_start else spec.frequency_ms
+                self._plan(spec, now_ms // spec.frequency_ms, now_ms + first_ms, now_ms)
+            elif plan.frequency_ms != spec.frequency_ms or plan.fixed_rate != spec.fixed_rate:
+                due_at_ms = plan.due_at_ms - plan.frequency_ms + spec.frequency_ms
+                stopped = plan.stopped
+                self._plan(spec, plan.number, due_at_ms, now_ms)
+                if stopped:
+                    self._streams.delayed.append(PlanStopped(spec.name))
+        for spec in gone:
+            if spec.frequency_ms:
+                self._outbox.tell(TaskUnscheduled(spec.name, "no member has the task any more"))
+
+    def start(self, spec: TaskSpec, delay_ms: int, now_ms: int) -> JobId | None:
+        """Schedule a stopped task again: the next round is due in `delay_ms`, or one period (0).
+
+        Returns:
+            The job of the next round; None: it is scheduled already.
+        """
+        plan = self._streams.delayed.slice.plans.get(spec.name)
+        if plan is not None and not plan.stopped:
+            return None
+        number = max(now_ms // spec.frequency_ms, plan.number if plan is not None else 0)
+        self._plan(spec, number, now_ms + (delay_ms or spec.frequency_ms), now_ms)
+        return round_id(spec.name, number + 1)
+
+    def stop(self, task: str, why: str) -> bool:
+        """No round after the one that may be running. False: it has no schedule, or is stopped."""
+        plan = self._streams.delayed.slice.plans.get(task)
+        if plan is None or plan.stopped:
+            return False
+        self._streams.delayed.append(PlanStopped(task))
+        self._outbox.tell(TaskUnscheduled(task, why))
+        return True
+
+    def skip(self, job: JobId, now_ms: int) -> bool:
+        """Cancel the round that is due next, if `job` is one: the following one is due a period later."""
+        plan = self._plan_of(job)
+        if plan is None:
+            return False
+        spec = self._specs[plan.task]
+        self._plan(spec, plan.number + 1, max(plan.due_at_ms, now_ms) + plan.frequency_ms, now_ms)
+        return True
+
+    def _plan(self, spec: TaskSpec, number: int, due_at_ms: int, now_ms: int) -> None:
+        self._streams.delayed.append(Planned(spec.name, spec.frequency_ms, spec.fixed_rate, number, due_at_ms))
+        self._outbox.tell(TaskScheduled(spec.name, max(0, due_at_ms - now_ms)))
+
+    def on_ended(self, ending: Ending) -> None:
+        """A round ended badly and its task does not go on after that."""
+        task = ending.record.header.task
+        plan = self._streams.delayed.slice.plans.get(task)
+        spec = self._specs.get(task)
+        if plan is None or spec is None or spec.reenqueue_on_error or ending.outcome.status not in _BAD_ENDS:
+            return
+        if round_id(task, plan.number) in (ending.record.job, ending.record.parent):
+            self.stop(task, f"a round ended as {ending.outcome.status.value}, and reenqueue_on_error is off")
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ms: int, *, rounds: bool) -> None:
+        """Promote what is due; `rounds`: also begin rounds."""
+        for stream in self._streams:
+            due = stream.slice.due(now_ms)
+            if due:
+                stream.append(Due(due))
+        if rounds:
+            for plan in self._waiting_plans():
+                if plan.due_at_ms <= now_ms:
+                    self._advance(plan, now_ms)
+
+    def _advance(self, plan: Plan, now_ms: int) -> None:
+        spec = self._specs[plan.task]
+        number = plan.number + 1
+        due_at_ms = 0
+        if spec.scope == "all":
+            missed = (now_ms - plan.due_at_ms) // plan.frequency_ms if plan.fixed_rate else 0
+            start_ms = plan.due_at_ms + missed * plan.frequency_ms if plan.fixed_rate else now_ms
+            due_at_ms = start_ms + plan.frequency_ms
+        header = Header(spec.name, spec.scope, spec.priority, spec.announce, spec.result_ttl_ms)
+        self._streams.delayed.append(Advanced(header, round_id(spec.name, number), number, now_ms, due_at_ms))
+
+    def deadline_ms(self, *, rounds: bool) -> int | None:
+        dues = [due for stream in self._streams if (due := stream.slice.next_due_ms()) is not None]
+        if rounds:
+            dues += [plan.due_at_ms for plan in self._waiting_plans()]
+        return min(dues, default=None)
+
+    def _waiting_plans(self) -> list[Plan]:
+        plans = self._streams.delayed.slice.plans.values()
+        return [plan for plan in plans if plan.waits and plan.task in self._specs]
+
+    def _plan_of(self, job: JobId) -> Plan | None:
+        """The plan whose next round would be `job`."""
+        for plan in self._waiting_plans():
+            if round_id(plan.task, plan.number + 1) == job:
+                return plan
+        return None
+
+    # --- for people -----------------------------------------------------------------------------------------------
+
+    def infos(self, now_ms: int) -> list[PlanInfo]:
+        plans = self._streams.delayed.slice.plans.values()
+        return [
+            PlanInfo(
+                plan.task,
+                plan.frequency_ms,
+                plan.number,
+                max(0, plan.due_at_ms - now_ms) if plan.waits and plan.task in self._specs else None,
+                plan.stopped,
+            )
+            for plan in plans
+        ]
+
+    def next_rounds(self) -> list[JobInfo]:
+        """Between rounds a plan shows as the delayed job of the next one."""
+        return [self._next_round(plan) for plan in self._waiting_plans()]
+
+    def next_round(self, job: JobId) -> JobInfo | None:
+        plan = self._plan_of(job)
+        return None if plan is None else self._next_round(plan)
+
+    def _next_round(self, plan: Plan) -> JobInfo:
+        spec = self._specs[plan.task]
+        number = plan.number + 1
+        return JobInfo(
+            job=round_id(plan.task, number),
+            task=plan.task,
+            scope=spec.scope,
+            state=State.DELAYED,
+            priority=spec.priority,
+            params=NO_PARAMS,
+            attempt=0,
+            tries=0,
+            enqueued_at_ms=plan.due_at_ms - plan.frequency_ms,
+            run_at_ms=plan.due_at_ms,
+            started_at_ms=0,
+            home=self._me,
+            node=None,
+            parent=NO_JOB,
+            number=number,
+            outcome=None,
+        )
+
+    def check(self) -> None:
+        """Raises:
+        Bug: a periodic task that a member has is not scheduled exactly once.
+        """
+        plans = self._streams.delayed.slice.plans
+        for spec in self._specs.values():
+            if spec.frequency_ms and spec.name not in plans:
+                raise Bug(f"periodic task {spec.name} has no plan")

@@ -1,0 +1,153 @@
+"""The steps that a job can take, and the records that keep where it is.
+
+`STEPS` is the whole life of a job on one page: (state, entry) -> next state. A step that a race can cause (a verdict
+that comes late, a return after a cancel) has a row that says it is ignored; a step without a row is a `Bug`.
+
+```
+         Put            Due              Lent            (started)
+  absent ----> DELAYED -----> READY <------------> LENT -----------> RUNNING
+           \\_________________/  ^   \\    Returned    |                 |
+                 Put            |    \\ Spread        +--- Done -------+--> absent, outcome kept for result_ttl
+                                |     v              +--- Waits ------+--> DELAYED (a retry wait)
+                                |   SPREAD           +--- Died -------+--> DEAD --- Dropped --> absent
+                                +-------------------------- Revived ---------'
+```
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .entries import (
+    Advanced,
+    CancelAsked,
+    Died,
+    Done,
+    Dropped,
+    Due,
+    Entry,
+    Lent,
+    Put,
+    Returned,
+    Revived,
+    Spread,
+    Waits,
+)
+from .values import NO_JOB, Header, JobId, Life, Outcome, State
+
+S = State
+STEPS: dict[tuple[State, type[Entry]], State | None] = {
+    # from, entry -> to (None: ignored)
+    (S.ABSENT, Put): S.READY,  # or DELAYED, if the entry has a due time
+    (S.ABSENT, Advanced): S.READY,
+    (S.DELAYED, Due): S.READY,
+    (S.READY, Lent): S.LENT,
+    (S.READY, Spread): S.SPREAD,
+    (S.LENT, Returned): S.READY,
+    (S.LENT, Done): S.ABSENT,
+    (S.RUNNING, Done): S.ABSENT,
+    (S.SPREAD, Done): S.ABSENT,
+    (S.LENT, Waits): S.DELAYED,
+    (S.RUNNING, Waits): S.DELAYED,
+    (S.LENT, Died): S.DEAD,
+    (S.RUNNING, Died): S.DEAD,
+    (S.LENT, CancelAsked): S.LENT,
+    (S.RUNNING, CancelAsked): S.RUNNING,
+    (S.SPREAD, CancelAsked): S.SPREAD,
+    (S.DELAYED, Done): S.ABSENT,  # cancelled before its start
+    (S.READY, Done): S.ABSENT,  # the same
+    (S.DEAD, Revived): S.READY,
+    (S.DEAD, Dropped): S.ABSENT,
+    # what a race can cause
+    (S.ABSENT, Done): None,
+    (S.ABSENT, Waits): None,
+    (S.ABSENT, Died): None,
+    (S.ABSENT, Returned): None,
+    (S.ABSENT, CancelAsked): None,
+    (S.ABSENT, Revived): None,
+    (S.ABSENT, Dropped): None,
+    (S.DEAD, Done): None,
+    (S.DEAD, Waits): None,
+    (S.DEAD, Died): None,
+    (S.DEAD, Returned): None,
+    (S.DEAD, CancelAsked): None,
+    (S.READY, Waits): None,
+    (S.READY, Died): None,
+    (S.READY, Returned): None,
+    (S.DELAYED, Waits): None,
+    (S.DELAYED, Died): None,
+    (S.DELAYED, Returned): None,
+    (S.RUNNING, Returned): None,
+    (S.DELAYED, Revived): None,
+    (S.READY, Revived): None,
+    (S.LENT, Revived): None,
+    (S.RUNNING, Revived): None,
+    (S.SPREAD, Revived): None,
+    (S.DELAYED, Dropped): None,
+    (S.READY, Dropped): None,
+    (S.LENT, Dropped): None,
+    (S.RUNNING, Dropped): None,
+    (S.SPREAD, Dropped): None,
+}
+
+
+@dataclass(slots=True)
+class Record:
+    """A job that has been claimed at least once: its mutable state at the home.
+
+    `attempt` counts starts (a fencing token grows with it), `tries` the ended ones that count against `retries`.
+    `target`: the one member that may run it, for a part of an "all" job.
+    """
+
+    job: JobId
+    header: Header
+    params: bytes
+    enqueued_at_ms: int
+    state: State
+    attempt: int = 0
+    tries: int = 0
+    executor: Life | None = None
+    due_at_ms: int = 0
+    started_at_ms: int = 0
+    cancel_asked: bool = False
+    parent: JobId = NO_JOB
+    target: Life | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(slots=True)
+class Plan:
+    """The schedule of a periodic task. `due_at_ms`: of the next round, unless `running` or `stopped`.
+
+    `number`: of the last round made; it only grows.
+    """
+
+    task: str
+    frequency_ms: int
+    fixed_rate: bool
+    number: int
+    due_at_ms: int
+    running: JobId = NO_JOB
+    stopped: bool = False
+
+    @property
+    def waits(self) -> bool:
+        return not self.stopped and self.running == NO_JOB
+
+
+@dataclass(slots=True)
+class Parts:
+    """An "all" job on its way: part -> member still to end, and how the others did."""
+
+    open: dict[JobId, Life]
+    ended: dict[Life, Outcome]
+
+
+@dataclass(slots=True)
+class Ending:
+    """What a slice tells its engine about a job that has just ended; `record` as it was, `parts` of an "all" job."""
+
+    record: Record
+    outcome: Outcome
+    at_ms: int
+    parts: dict[Life, Outcome] | None
