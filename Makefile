@@ -1,20 +1,14 @@
 # Needs make and a Python of at least 3.11; everything else is installed into .venv, made when there is none.
 #
-#   make demo                 a node at real work, in under a minute
 #   make test                 format, lint, types, floors, then all tests, quickest ring first
 #   make lint                 the first half of that
 #   make test-all             test, then unit to simulation again on each other Python that is here
-#   make bench                what a job costs on one node
-#   make sim SEEDS=n          n simulated worlds under faults
-#   make soak MINUTES=n       simulated worlds for n minutes
 #   make clean                remove what the above made
 #
 # PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
 VENV ?= .venv
-SEEDS ?= 60
-MINUTES ?= 10
 OTHER_PYTHONS ?= 3.12 3.13
 
 BIN := $(VENV)/bin
@@ -27,10 +21,7 @@ SLOW_RINGS := $(wildcard tests/integration)
 OTHER_RINGS := $(filter-out $(FAST_RINGS) $(SLOW_RINGS),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 RINGS = $(RULES) $(FAST_RINGS) $(SLOW_RINGS) $(OTHER_RINGS)
 
-.PHONY: demo test lint rings test-all bench sim soak clean
-
-demo: $(INSTALLED)
-	@$(BIN)/python -m zhero.demo
+.PHONY: test lint rings test-all clean
 
 test: lint rings
 
@@ -54,15 +45,6 @@ test-all: test
 	  echo "test-all: Python $$version ($$found)"; \
 	  $(MAKE) --no-print-directory rings VENV=.venv-$$version PYTHON=$$found RINGS="$(RULES) $(FAST_RINGS)" || exit 1; \
 	done
-
-bench: $(INSTALLED)
-	@$(BIN)/python bench/local.py
-
-sim: $(INSTALLED)
-	@$(BIN)/python -m zhero.sim --seeds $(SEEDS)
-
-soak: $(INSTALLED)
-	@$(BIN)/python -m zhero.sim --soak --minutes $(MINUTES)
 
 clean:
 	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,7 +10,6 @@ from zhero import errors
 PUBLIC = [
     # tasks and nodes
     "Backoff",
-    "Client",
     "Node",
     "Task",
     "current",
@@ -18,11 +17,13 @@ PUBLIC = [
     # jobs and their inspection
     "Context",
     "Job",
+    "JobOptions",
     "JobView",
     "MemberOutcome",
     "MemberView",
     "Outcomes",
     "Queue",
+    "StatusView",
     # what a task may raise
     "Discard",
     "Retry",

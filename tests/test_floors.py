@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "zhero"
 
 FLOORS = """
 core runtime sim cli
-errors
+errors _version
 config core.values
 core.messages core.facts
 core.effects
@@ -26,22 +26,20 @@ core.jobs
 core.replication
 core.broadcast core.query core.schedule core.stealing
 core.engine
-codec wire
-runtime.clock runtime.discovery runtime.handlers runtime.transport sim.checkers sim.network sim.workload
+codec wire lines
+runtime.clock runtime.discovery runtime.handlers runtime.transport
 runtime.child runtime.heart runtime.threads
 runtime.processes
 runtime.executor
-runtime.driver sim.world
+runtime.driver
 views
 job
+options
 task
-loader
+loader inspection
 settings
-client node
-cli.output
-cli.commands
-cli.main
-__init__ __main__ testing demo sim.__main__
+node
+__init__
 """
 """Lowest first. On the first line: packages, whose own `__init__` is only a docstring."""
 

@@ -56,6 +56,8 @@ _BUFFER_BYTES = 512  # to begin with; it grows
 
 _INT, _TUPLE, _SET, _FROZENSET, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID = range(1, 11)
 
+_type_of: Callable[[object], type[object]] = type  # so that checkers know what `type` of an `Any` is
+
 _PLAIN = frozenset(
     (type(None), bool, int, float, str, bytes, datetime, date, time, timedelta, Decimal, UUID),
 )
@@ -133,7 +135,7 @@ _PACK_NESTED: dict[type, int] = {tuple: _TUPLE, set: _SET, frozenset: _FROZENSET
 
 def _pack_extended(nested: int, value: Any) -> ExtType:
     """What msgpack can't keep as it is; `nested`: how many tuples and sets it is in."""
-    kind: type[object] = type(value)
+    kind = _type_of(value)
     plain = _PACK_PLAIN.get(kind)
     if plain is not None:
         return ExtType(plain[0], plain[1](value))
@@ -192,7 +194,7 @@ _UNPACK_PLAIN: dict[int, Callable[[bytes], Any]] = {
     _UUID: lambda payload: UUID(bytes=payload),
 }
 
-_UNPACK_NESTED: dict[int, Callable[[list[Any]], Any]] = {_TUPLE: tuple, _SET: set, _FROZENSET: frozenset}
+_UNPACK_NESTED: dict[int, Callable[[Any], Any]] = {_TUPLE: tuple, _SET: set, _FROZENSET: frozenset}
 
 
 def _unpack_extended(nested: int, code: int, payload: bytes) -> Any:
@@ -224,7 +226,7 @@ def _is_supported(value: object) -> bool:
     waiting: list[Any] = [value]
     while waiting:
         one = waiting.pop()
-        kind: type[object] = type(one)
+        kind = _type_of(one)
         if kind in _PLAIN:
             continue
         if kind is dict:
@@ -265,7 +267,7 @@ def _explain(value: object, name: str) -> str:
 
 def _fault(place: _Place) -> str:
     value = place.value
-    kind: type[object] = type(value)
+    kind = _type_of(value)
     if kind in _PLAIN:
         return _fault_of_plain(value)
     if kind is not dict and kind is not list and kind not in _PACK_NESTED:
@@ -294,7 +296,7 @@ def _fault_of_plain(value: Any) -> str:
 
 def _inside(place: _Place) -> Iterator[_Place]:
     value = place.value
-    kind: type[object] = type(value)
+    kind = _type_of(value)
     if kind is dict:
         for key, item in value.items():
             yield _Place(key, " (a key)", place, place.levels + 1, place.nested)

@@ -35,6 +35,7 @@ from ..core.messages import (
     Frame,
     Leave,
     Left,
+    Message,
     Refusal,
     Refused,
     Request,
@@ -134,7 +135,7 @@ class Driver:
         self._heart.start()
         self._running = True
         self.define(specs)
-        self.wake()
+        self._turn()  # the engine knows the executor's room before the first call comes
         return member
 
     def define(self, specs: list[TaskSpec]) -> None:
@@ -191,7 +192,7 @@ class Driver:
         self._calling = ref
         self._carry_out(self._engine.call(ref, call, self.clock.now_ms()))
         self.wake()
-        answer = self._answers.pop(ref, None)
+        answer: Answer | None = self._answers.pop(ref, None)
         if answer is None:
             return await self._wait(ref)
         self._calls_since_turn += 1
@@ -200,7 +201,8 @@ class Driver:
         return answer
 
     async def _wait(self, ref: int) -> Answer:
-        future = self._futures[ref] = self._loop.create_future()
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._futures[ref] = future
         try:
             return await future
         finally:
@@ -303,15 +305,14 @@ class Driver:
 
     def _receive(self, frame: Frame) -> None:
         """A frame from a client: params of unknown origin are checked before anything is queued."""
-        refused = [message for message in frame.messages if (bad := self._bad_params(message)) is not None]
+        kept: list[Message] = []
         for message in frame.messages:
             why = self._bad_params(message)
             if why is not None and isinstance(message, Request):
                 self._transport.send(frame.sender, [Response(message.ref, Refused(Refusal.PARAMS_INVALID, why))])
-        if refused:
-            kept = [message for message in frame.messages if message not in refused]
-            frame = Frame(frame.sender, frame.to, kept)
-        self._carry_out(self._engine.receive(frame, self.clock.now_ms()))
+            else:
+                kept.append(message)
+        self._carry_out(self._engine.receive(Frame(frame.sender, frame.to, kept), self.clock.now_ms()))
         self.wake()
 
     def _bad_params(self, message: object) -> str | None:

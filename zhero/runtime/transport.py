@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
 
 import zmq
 
@@ -87,14 +86,15 @@ class Transport:
             ) from error
         endpoint = self._inbox.getsockopt_string(zmq.LAST_ENDPOINT)
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._inbox.fd, self._drain)
+        self._descriptor = int(self._inbox.getsockopt(zmq.FD))
+        self._loop.add_reader(self._descriptor, self._drain)
         return endpoint
 
     def close(self) -> None:
         """Stop listening; what has been said gets a moment to leave."""
         if self._loop is None:
             return
-        self._loop.remove_reader(self._inbox.fd)
+        self._loop.remove_reader(self._descriptor)
         if self._continues is not None:
             self._continues.cancel()
         self._inbox.close()
@@ -188,7 +188,7 @@ def _frames(me: Life, to: Life, messages: list[Message], tag: bytes) -> list[byt
     try:
         return [wire.encode(Frame(me, to, messages), tag)]
     except wire.WireInvalid:
-        frames: list[Any] = []
+        frames: list[bytes] = []
         for message in messages:
             try:
                 frames.append(wire.encode(Frame(me, to, [message]), tag))
