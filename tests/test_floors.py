@@ -20,15 +20,15 @@ errors _version
 config core.values
 core.messages core.facts
 core.effects
-core.entries core.memory core.ready core.roster
-core.steps
+core.due core.entries core.memory core.ready core.roster
+core.plans core.steps
 core.jobs
 core.replication
-core.broadcast core.query core.schedule core.stealing
+core.broadcast core.intake core.query core.schedule core.stealing
 core.engine
 codec wire lines
-runtime.clock runtime.discovery runtime.handlers runtime.transport
-runtime.child runtime.heart runtime.threads
+runtime.clock runtime.connection runtime.discovery runtime.handlers runtime.transport
+runtime.child runtime.heart runtime.slots runtime.threads
 runtime.processes
 runtime.executor
 runtime.driver

@@ -13,12 +13,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from .config import FREQUENCY_MIN_MS, NAME_MAX_LENGTH, PRIORITY_MAX, SPAN_MAX_MS
 from .core.values import Scope, TaskSpec
 from .errors import TaskInvalid
-from .runtime.handlers import Backoff, Mode, span_ms
+from .runtime.handlers import Backoff, span_ms
+
+Mode = Literal["async", "thread", "process"]
 
 OPTIONS = (
     "name",

@@ -270,7 +270,7 @@ class Task:
             path: str | None = inspect.getfile(where)
         except (TypeError, OSError):
             path = None
-        return Source(where.__module__, path, attribute)
+        return Source(where.__module__, path, attribute, self.name)
 
     def _importable(self) -> Any:
         return type(self)

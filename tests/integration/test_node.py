@@ -69,7 +69,7 @@ def test_plain_functions_run_in_threads_and_tuples_stay_tuples() -> None:
     async def main() -> None:
         async with zhero.Node([whoami], **QUICK):
             name, pair = await (await whoami.enqueue((1, 2))).result(10)
-            assert name.startswith("zhero-job")
+            assert name.startswith("zhero-")
             assert pair == (1, 2)
 
     asyncio.run(main())

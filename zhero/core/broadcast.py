@@ -3,7 +3,8 @@
 A job of scope "all" is spread at the moment it is ready: one part per member of that moment, as one entry, and each
 part is from then on a job like any other (lent, retried, cancelled, a dead letter), but only its member may run it.
 So nothing here repeats what jobs have anyway. Members without the task or without a worker are reported as skipped; a
-member that joins later does not run it. When the last part has ended the job has, and its outcome names every member's.
+member that joins later does not run it. If no member has the task at all the job waits, as any other. When the last
+part has ended the job has, and its outcome names every member's.
 
 A round of a periodic "all" is skipped at a member that is still busy with an earlier round, so no backlog builds up
 there and a slow member does not delay the others.
@@ -18,7 +19,7 @@ from .jobs import Slice
 from .replication import Stream, Streams
 from .roster import Roster, Row
 from .steps import Ending
-from .values import NOTHING, JobId, Life, Outcome, State, Status
+from .values import NOTHING, JobId, Life, Outcome, State, Status, part_id
 
 
 class Broadcast:
@@ -29,13 +30,10 @@ class Broadcast:
         self._streams = streams
 
     def settle(self, now_ms: int) -> None:
-        """Spread every "all" job that is ready."""
+        """Spread every "all" job that is ready and that some member has the task of; the others wait for one."""
         for stream in self._streams:
-            kept = stream.slice
-            while kept.to_spread:
-                job = kept.to_spread.popleft()
-                if kept.state(job) is State.READY:
-                    self._spread(stream, job, now_ms)
+            for job in stream.slice.take_to_spread(self._roster.specs):
+                self._spread(stream, job, now_ms)
 
     def _spread(self, stream: Stream, job: JobId, now_ms: int) -> None:
         kept = stream.slice
@@ -44,8 +42,11 @@ class Broadcast:
         runs: list[Life] = []
         skipped: list[Life] = []
         for row in self._roster:
+            life = row.member.life
             able = info.task in row.specs and row.has_workers and not (info.number and _busy(kept, row, info.task))
-            (runs if able else skipped).append(row.member.life)
+            # The part may be live: an older one of the same id, which was a caller's own, that a person tries again.
+            able = able and kept.state(part_id(job, life.node)) in (State.ABSENT, State.DEAD)
+            (runs if able else skipped).append(life)
         stream.append(Spread(job, runs, skipped, now_ms))
         self._end_if_whole(stream, job, now_ms)
 

@@ -19,11 +19,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..config import PRIORITY_MAX, SPAN_MAX_MS, Limits
+from ..config import SPAN_MAX_MS, Limits
 from .broadcast import Broadcast
 from .effects import Asker, Effect, Outbox
-from .entries import CancelAsked, Died, Done, Dropped, Entry, Put, Revived, Waits
-from .facts import JobEnded, JobQueued, JobRetried, JobStarted, PeerMisbehaved, TaskMissing, VerdictIgnored
+from .entries import CancelAsked, Died, Done, Dropped, Entry, Revived, Waits
+from .facts import (
+    DeadLetterDropped,
+    JobEnded,
+    JobRetried,
+    JobStarted,
+    PeerMisbehaved,
+    TaskMissing,
+    VerdictIgnored,
+)
+from .intake import Intake
 from .jobs import Slice
 from .messages import (
     Accepted,
@@ -57,7 +66,7 @@ from .roster import Roster
 from .schedule import Schedule
 from .stealing import Stealing
 from .steps import Record
-from .values import Finished, Header, JobId, Member, Outcome, State, Status, TaskSpec, Verdict
+from .values import Finished, JobId, Member, Outcome, State, Status, TaskSpec, Verdict, after
 
 _CANCELLED = Outcome(Status.CANCELLED)
 
@@ -73,11 +82,11 @@ class Engine:
         self._streams = Streams(Stream(Slice("own", me.life, 1, limits)), Stream(Slice("delayed", me.life, 1, limits)))
         specs = self._roster.specs
         self._schedule = Schedule(me.life, self._streams, specs, self._outbox)
+        self._intake = Intake(me.name, self._streams, specs, limits, self._outbox)
         self._stealing = Stealing(self._roster, self._streams, self._outbox)
         self._broadcast = Broadcast(self._roster, self._streams)
         self._query = Query(self._roster, self._streams, limits, self._outbox, now_ms)
-        self._headers: dict[tuple[str, int | None, bool | None], Header] = {}
-        self._leaving = False
+        self._missing: set[str] = set()  # tasks that were warned of: jobs wait for them
         self._leave_askers: list[Asker] = []  # told when nothing is left to do
         self._leave_by_ms = 0
         self._calls: dict[type[Any], Callable[[Asker, Any, int], None]] = {
@@ -85,7 +94,7 @@ class Engine:
             Cancel: self._cancel,
             Retry: self._retry,
             Discard: self._discard,
-            AwaitResult: lambda asker, call, now_ms: self._query.on_await(asker, call.job),
+            AwaitResult: self._await_result,
             StopTask: self._stop_task,
             StartTask: self._start_task,
             ListJobs: self._list_jobs,
@@ -114,12 +123,20 @@ class Engine:
 
     def define(self, specs: Iterable[TaskSpec], now_ms: int) -> list[Effect]:
         """These are the tasks of this node, at start and after a reload. Periodic ones get their schedules."""
-        gone = self._roster.define(specs)
-        self._headers.clear()
-        self._schedule.on_tasks(gone, now_ms)
-        for task, count in self._query.missing().items():
-            self._outbox.tell(TaskMissing(task, count))
+        before = self._roster.define(specs)
+        self._intake.on_tasks()
+        self._schedule.on_tasks(before, now_ms)
+        self._missing.clear()
+        self._warn_of_missing()
         return self._settle(now_ms)
+
+    def _warn_of_missing(self) -> None:
+        """Tell of each task, once, that jobs have come to wait for and that no member has."""
+        missing = self._query.missing()
+        for task, count in missing.items():
+            if task not in self._missing:
+                self._outbox.tell(TaskMissing(task, count))
+        self._missing = set(missing)
 
     def call(self, ref: int, call: Call, now_ms: int) -> list[Effect]:
         """A call of the own process; a `Reply` with this `ref` follows, now or later."""
@@ -165,14 +182,17 @@ class Engine:
         return self._outbox.drain()
 
     def finished(self, reports: Sequence[Finished], now_ms: int) -> list[Effect]:
-        """The executor has ended these, one way or another."""
+        """The executor has ended these, one way or another. A report of a run that is over already is ignored."""
         done: dict[str, tuple[Stream, list[JobId], list[Outcome]]] = {}
+        seen: set[JobId] = set()
         for report in reports:
-            self._roster.mine.held -= 1
             stream, record = self._lent(report)
-            if stream is None or record is None:
+            if stream is None or record is None or report.job in seen:
                 self._outbox.tell(VerdictIgnored(report.job, report.attempt))
-            elif report.verdict is Verdict.DONE:
+                continue
+            seen.add(report.job)
+            self._roster.mine.held -= 1
+            if report.verdict is Verdict.DONE:
                 _, jobs, outcomes = done.setdefault(stream.slice.name, (stream, [], []))
                 jobs.append(report.job)
                 outcomes.append(report.outcome)
@@ -184,19 +204,20 @@ class Engine:
 
     def cannot_stop(self, job: JobId, now_ms: int) -> list[Effect]:
         """The run that was to be stopped can't be: it goes on to its end."""
-        self._query.cannot_cancel(job)
+        self._query.on_cannot_cancel(job)
         return self._settle(now_ms)
 
     def tick(self, now_ms: int) -> list[Effect]:
         """Time has passed."""
         for stream in self._streams:
             stream.slice.memory.forget(now_ms)
-        self._schedule.tick(now_ms, rounds=not self._leaving)
+        self._schedule.tick(now_ms, rounds=not self._intake.closed)
+        self._warn_of_missing()
         return self._settle(now_ms)
 
     def deadline_ms(self) -> int | None:
         """When `tick` is next needed; None: not before something else happens."""
-        deadlines = [self._schedule.deadline_ms(rounds=not self._leaving)]
+        deadlines = [self._schedule.deadline_ms(rounds=not self._intake.closed)]
         deadlines += [stream.slice.memory.deadline_ms() for stream in self._streams]
         deadlines.append(self._leave_by_ms if self._leave_askers else None)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
@@ -209,77 +230,31 @@ class Engine:
             stream.slice.check()
         self._stealing.check()
         self._schedule.check()
+        self._query.check()
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
     def _enqueue(self, asker: Asker, call: Enqueue, now_ms: int) -> None:
+        refused = self._intake.refusal(call)
         spec = self._roster.specs.get(call.task)
-        refused = self._refuse(call) if spec is not None else Refused(Refusal.UNKNOWN_TASK, call.task)
         if refused is not None:
             self._outbox.answer(asker, refused)
-            return
-        assert spec is not None
-        if spec.frequency_ms:
-            job = self._schedule.start(spec, call.delay_ms, now_ms)
-            self._outbox.answer(
-                asker, Accepted([job]) if job is not None else Refused(Refusal.ALREADY_QUEUED, call.task)
-            )
-            return
-        later = call.delay_ms > 0
-        stream = self._streams.delayed if later or call.keyed else self._streams.own
-        new = [pair for pair in call.jobs if not self._is_known(pair[0])]
-        if new:
-            # The clock is floored, so a span counted from it could end up to 1 ms early.
-            due_at_ms = now_ms + call.delay_ms + 1 if later else 0
-            stream.append(Put(self._header(call, spec), new, now_ms, due_at_ms, call.keyed))
-            self._query.counters(call.task)["enqueued"] += len(new)
-            if self._outbox.listening:
-                announce = self._header(call, spec).announce
-                for job, _ in new:
-                    self._outbox.tell(JobQueued(job, call.task, announce, call.delay_ms))
-        self._outbox.answer(asker, Accepted([job for job, _ in call.jobs]))
+        elif spec is not None and spec.frequency_ms:
+            self._outbox.answer(asker, self._enqueue_periodic(call, now_ms))
+        else:
+            answer, count = self._intake.put(call, now_ms)
+            self._query.counters(call.task)["enqueued"] += count
+            self._outbox.answer(asker, answer)
 
-    def _refuse(self, call: Enqueue) -> Refused | None:
-        """Why these jobs of a known task can't be taken, or None. Checked only here: later steps are never refused."""
-        limits = self.limits
-        if self._leaving:
-            return Refused(Refusal.LEAVING, f"node {self.me.name} is stopping")
-        if not 0 < len(call.jobs) <= limits.batch_max_count:
-            return Refused(Refusal.TOO_LARGE, f"{len(call.jobs)} jobs at once, limit {limits.batch_max_count}")
-        size = 0
-        for _, params in call.jobs:
-            size += len(params)
-            if len(params) > limits.payload_max_bytes:
-                detail = f"params of {len(params)} bytes, limit {limits.payload_max_bytes}"
-                return Refused(Refusal.TOO_LARGE, detail)
-        if not 0 <= call.delay_ms <= SPAN_MAX_MS or abs(call.priority or 0) > PRIORITY_MAX:
-            return Refused(Refusal.PARAMS_INVALID, "delay or priority is out of bounds")
-        if self._streams.jobs_count + len(call.jobs) > limits.jobs_max:
-            return Refused(Refusal.QUEUE_FULL, f"{limits.jobs_max} jobs (max_jobs)")
-        if self._streams.jobs_bytes + size > limits.jobs_max_bytes:
-            return Refused(Refusal.QUEUE_FULL, f"{limits.jobs_max_bytes} bytes of params (max_bytes)")
-        return None
-
-    def _header(self, call: Enqueue, spec: TaskSpec) -> Header:
-        key = (call.task, call.priority, call.announce)
-        header = self._headers.get(key)
-        if header is None:
-            header = self._headers[key] = Header(
-                spec.name,
-                spec.scope,
-                spec.priority if call.priority is None else call.priority,
-                spec.announce if call.announce is None else call.announce,
-                spec.result_ttl_ms,
-            )
-        return header
-
-    def _is_known(self, job: JobId) -> bool:
-        """The same id twice is one job: live, ended not long ago, or remembered."""
-        for stream in self._streams:
-            kept = stream.slice
-            if job in kept or job in kept.memory:
-                return True
-        return False
+    def _enqueue_periodic(self, call: Enqueue, now_ms: int) -> Accepted | Refused:
+        """A periodic task is not put but scheduled: its next round is the job, with an id of its own."""
+        if len(call.jobs) > 1:
+            return Refused(Refusal.PARAMS_INVALID, f"{call.task} is periodic: it can be enqueued only once")
+        refused = self._intake.no_room(0, 0)
+        if refused is not None:
+            return refused
+        job = self._schedule.start(self._roster.specs[call.task], call.delay_ms, now_ms)
+        return Refused(Refusal.ALREADY_QUEUED, call.task) if job is None else Accepted([job])
 
     def _cancel(self, asker: Asker, call: Cancel, now_ms: int) -> None:
         job = call.job
@@ -307,6 +282,9 @@ class Engine:
         else:
             self._outbox.stop(job)
         return False
+
+    def _await_result(self, asker: Asker, call: AwaitResult, now_ms: int) -> None:
+        self._query.on_await(asker, call.job, planned=self._schedule.next_round(call.job) is not None)
 
     def _retry(self, asker: Asker, call: Retry, now_ms: int) -> None:
         self._outbox.answer(asker, self._on_dead(call.job, Revived))
@@ -373,7 +351,7 @@ class Engine:
             entry = Done([job], [_CANCELLED], now_ms)
         elif again:
             delay_ms = max(1, min(report.delay_ms, SPAN_MAX_MS))
-            entry = Waits(job, outcome, now_ms + delay_ms + 1, verdict is Verdict.RETRY)
+            entry = Waits(job, outcome, after(now_ms, delay_ms), verdict is Verdict.RETRY)
             self._query.counters(record.header.task)["retried"] += verdict is Verdict.RETRY
             if self._outbox.listening:
                 self._outbox.tell(
@@ -405,6 +383,9 @@ class Engine:
                     self._on_endings(stream)
             if not endings:
                 break
+        for job in self._schedule.skipped:
+            self._query.on_skipped(job)
+        self._schedule.skipped.clear()
         if self._leave_askers:
             self._leave_if_done(now_ms)
         return self._outbox.drain()
@@ -426,16 +407,17 @@ class Engine:
                         outcome.failure,
                     )
                 )
+            if ending.displaced is not None:
+                displaced = ending.displaced
+                self._outbox.tell(DeadLetterDropped(displaced.job, displaced.header.task))
             self._query.on_ended(ending)
-            if record.parent:
-                self._broadcast.on_ended(stream, ending)
-            if outcome.status is not Status.SUCCEEDED:
-                self._schedule.on_ended(ending)
+            self._broadcast.on_ended(stream, ending)
+            self._schedule.on_ended(ending)
 
     # --- leaving --------------------------------------------------------------------------------------------------
 
     def _leave(self, asker: Asker, call: Leave, now_ms: int) -> None:
-        self._leaving = True
+        self._intake.closed = True
         self._leave_askers.append(asker)
         self._leave_by_ms = now_ms + call.within_ms
 
@@ -444,7 +426,7 @@ class Engine:
         if now_ms < self._leave_by_ms and self._can_go_on():
             return
         for asker in self._leave_askers:
-            self._outbox.answer(asker, Left(self._streams.jobs_count))
+            self._outbox.answer(asker, Left(self._query.unfinished()))
         self._leave_askers = []
 
     def _can_go_on(self) -> bool:

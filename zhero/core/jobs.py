@@ -13,14 +13,13 @@ Bounds: `Limits` names one for each container. The checks of `check()` are the i
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
-from heapq import heappop, heappush
 from typing import Any
 
 from ..config import Limits
 from ..errors import Bug
+from .due import DueQueue
 from .entries import (
     Advanced,
     CancelAsked,
@@ -39,8 +38,9 @@ from .entries import (
     Waits,
 )
 from .memory import Memory
-from .ready import ReadyQueue
-from .steps import STEPS, Ending, Parts, Plan, Record
+from .plans import Plans
+from .ready import ReadyLines
+from .steps import STEPS, Ending, Parts, Record
 from .values import (
     NO_JOB,
     NO_PARAMS,
@@ -55,7 +55,9 @@ from .values import (
 )
 
 _HEAD = 16
-"""Bytes before the params of a queued job: header number (4), enqueued at (6), due at (6; 0: ready)."""
+"""Bytes before the params of a queued job: header number (4), enqueued at (6), due at (6; 0: was never delayed)."""
+_STALE_MAX = 1000
+"""Stale places suffered in the lines of ready and of delayed jobs, however few are live; else as many as these."""
 
 
 class Slice:
@@ -71,17 +73,15 @@ class Slice:
         self.records: dict[JobId, Record] = {}  # claimed once or more, and not ended
         self.dead: dict[JobId, Record] = {}  # oldest first; bound: dead_max_count
         self.parts: dict[JobId, Parts] = {}  # of each record in state SPREAD
-        self.plans: dict[str, Plan] = {}
-        self.rounds: dict[JobId, tuple[str, int]] = {}  # live job of a round -> task, number
+        self._schedules = Plans()
+        self.plans = self._schedules.plans
+        self.rounds = self._schedules.rounds
         self.memory = Memory(limits)  # of those that ended
         self.keyed: set[JobId] = set()  # live jobs whose ids are the callers' own
-        self.to_spread: deque[JobId] = deque()  # "all" jobs that are ready; may be stale
-        self.pinned: dict[Life, deque[JobId]] = {}  # member -> its ready parts; may be stale
         self.endings: list[Ending] = []  # since the engine last took them
         self.bytes = 0  # params of all live jobs
-        self._queue = ReadyQueue()
-        self._stale = 0
-        self._due: list[tuple[int, JobId]] = []  # heap; an entry whose job moved on is stale
+        self._lines = ReadyLines(self._is_ready)
+        self._due = DueQueue(self._waits)
         self._tally = dict.fromkeys(State, 0)  # records by state
         self._headers: list[Header] = []
         self._header_numbers: dict[Header, int] = {}
@@ -97,8 +97,8 @@ class Slice:
             Revived: self._revive,
             Dropped: self._drop,
             Spread: self._spread,
-            Planned: self._plan,
-            PlanStopped: self._stop_plan,
+            Planned: self._schedules.plan,
+            PlanStopped: self._schedules.stop,
             Advanced: self._advance,
         }
 
@@ -142,19 +142,20 @@ class Slice:
         try:
             return STEPS[state, entry]
         except KeyError:
-            raise Bug(f"job {job:032x} in slice {self.name}: {entry.__name__} in state {state.value}") from None
+            raise self._bug(f"{entry.__name__} of job {job:032x} in state {state.value}") from None
 
     def take(self, count: int, member: Life, runnable: Container[str]) -> list[JobId]:
-        """Up to `count` ready jobs that `member` may run, in the order of their claims: lend them at once."""
-        taken: list[JobId] = []
-        pinned = self.pinned.get(member)
-        while pinned and len(taken) < count:
-            job = pinned.popleft()
-            if self._is_ready(job):
-                taken.append(job)
-        if self.ready or self._tally[State.READY]:
-            taken += self._queue.take(count - len(taken), self._is_ready, runnable)
-        return taken
+        """Up to `count` ready jobs of the tasks in `runnable` for `member`, in the order of their claims.
+
+        They have left the line: lend them at once.
+        """
+        if count <= 0 or (not self.ready and not self._tally[State.READY]):
+            return []  # asking for none takes no turn
+        return self._lines.take(count, member, runnable)
+
+    def take_to_spread(self, runnable: Container[str]) -> list[JobId]:
+        """All ready "all" jobs of the tasks in `runnable`. They have left the line: spread them at once."""
+        return self._lines.take_to_spread(runnable)
 
     def _is_ready(self, job: JobId) -> bool:
         if job in self.ready:
@@ -163,33 +164,27 @@ class Slice:
         return record is not None and record.state is State.READY
 
     def waiting_tasks(self) -> dict[str, int]:
-        """Task -> jobs in the ready queue (an upper bound)."""
-        return self._queue.waiting()
+        """Task -> ready jobs that nobody has claimed: at least one, and at most so many."""
+        return self._lines.waiting()
 
     def next_due_ms(self) -> int | None:
         """When the first delayed job is due."""
-        while self._due:
-            due_at_ms, job = self._due[0]
-            if self._is_due_entry(due_at_ms, job):
-                return due_at_ms
-            heappop(self._due)
-        return None
+        return self._due.first_ms()
 
     def due(self, now_ms: int) -> list[JobId]:
         """The delayed jobs whose time has come, the one due first first: append `Due` with them at once."""
-        due: dict[JobId, None] = {}
-        while self._due and self._due[0][0] <= now_ms:
-            due_at_ms, job = heappop(self._due)
-            if self._is_due_entry(due_at_ms, job):
-                due[job] = None
-        return list(due)
+        return self._due.take(now_ms)
 
-    def _is_due_entry(self, due_at_ms: int, job: JobId) -> bool:
+    def _waits(self, due_at_ms: int, job: JobId) -> bool:
         held = self.delayed.get(job)
         if held is not None:
             return int.from_bytes(held[10:_HEAD]) == due_at_ms
         record = self.records.get(job)
         return record is not None and record.state is State.DELAYED and record.due_at_ms == due_at_ms
+
+    def round_of(self, record: Record) -> int:
+        """Number of the round that a live job, or the one it is a part of, is; else 0."""
+        return self.rounds.get(record.parent or record.job, ("", 0))[1]
 
     def info(self, job: JobId) -> JobInfo | None:
         """The job as it is now, or its dead letter."""
@@ -217,7 +212,7 @@ class Slice:
             home=self.home,
             node=record.executor or record.target,
             parent=record.parent,
-            number=self.rounds.get(job, ("", 0))[1],
+            number=self.round_of(record),
             outcome=record.outcome,
         )
 
@@ -249,7 +244,7 @@ class Slice:
     def _must(self, job: JobId, entry: Entry) -> State:
         to = self._next(job, type(entry))
         if to is None:
-            raise Bug(f"job {job:032x} in slice {self.name}: entry {entry} should have been ignored")
+            raise self._bug(f"{entry} of job {job:032x} should have been ignored")
         return to
 
     def _move(self, record: Record, to: State) -> None:
@@ -292,17 +287,29 @@ class Slice:
             queue[job] = head + params
             self.bytes += len(params)
             if due_at_ms:
-                heappush(self._due, (due_at_ms, job))
+                self._due.push(due_at_ms, job)
             if entry.keyed:
                 self.keyed.add(job)
-        if not due_at_ms:
+        if due_at_ms:
+            self._tidy()
+        else:
             self._line_up(header, [job for job, _ in entry.jobs])
 
-    def _line_up(self, header: Header, jobs: list[JobId]) -> None:
-        if header.scope == "all":
-            self.to_spread.extend(jobs)
-        else:
-            self._queue.push(header.task, header.priority, jobs)
+    def _line_up(self, header: Header, jobs: list[JobId], target: Life | None = None) -> None:
+        """They are ready: behind the others."""
+        self._lines.push(header, jobs, target)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Take out what is stale, where it is more than what is live. Called where something is added.
+
+        At the home a claim takes its job out of the line; a copy only hears that it was lent, so all becomes stale.
+        """
+        most = _STALE_MAX + 2 * len(self)
+        if len(self._lines) > most:
+            self._lines.prune()
+        if len(self._due) > most:
+            self._due.prune()
 
     def _become_due(self, entry: Due) -> None:
         for job in entry.jobs:
@@ -310,10 +317,7 @@ class Slice:
             record = self.records.get(job)
             if record is not None:
                 self._move(record, State.READY)
-                if record.target is not None:
-                    self.pinned.setdefault(record.target, deque()).append(job)
-                else:
-                    self._line_up(record.header, [job])
+                self._line_up(record.header, [job], record.target)
                 continue
             held = self.ready[job] = self.delayed.pop(job)
             self._line_up(self._headers[int.from_bytes(held[:4])], [job])
@@ -333,25 +337,19 @@ class Slice:
             record.attempt -= 1
             record.executor = None
             self._move(record, State.READY)
-            if record.target is not None:
-                self.pinned.setdefault(record.target, deque()).appendleft(job)
-            else:
-                self._queue.push_front(record.header.task, record.header.priority, job)
+            self._lines.push_front(record.header, job, record.target)
 
     def _end(self, entry: Done) -> None:
         for job, outcome in zip(entry.jobs, entry.outcomes, strict=True):
-            state = self.state(job)
             self._must(job, entry)
-            record = self._record(job)
-            if state is State.READY or state is State.DELAYED:
-                self._pass_by()
-            if record.parent:
-                self._part_ended(record, outcome)
-            self._close(record, outcome, entry.at_ms)
+            self._close(self._record(job), outcome, entry.at_ms)
 
-    def _close(self, record: Record, outcome: Outcome, at_ms: int) -> None:
+    def _close(self, record: Record, outcome: Outcome, at_ms: int) -> Ending:
         """The job is live no more: its outcome is kept, its round is over, its engine hears of it."""
         job = record.job
+        number = self.round_of(record)
+        if record.parent:
+            self._part_ended(record, outcome)
         del self.records[job]
         self._tally[record.state] -= 1
         self.bytes -= len(record.params)
@@ -361,9 +359,10 @@ class Slice:
         if job in self.keyed:
             self.keyed.remove(job)
             self.memory.keep_id(job, at_ms)
-        if job in self.rounds:
-            self._rest(job, at_ms)
-        self.endings.append(Ending(record, outcome, at_ms, parts))
+        self._schedules.ended(job, at_ms)
+        ending = Ending(record, outcome, at_ms, parts, number)
+        self.endings.append(ending)
+        return ending
 
     def _wait(self, entry: Waits) -> None:
         job = entry.job
@@ -375,19 +374,18 @@ class Slice:
         record.started_at_ms = 0
         record.due_at_ms = entry.due_at_ms
         record.outcome = entry.outcome
-        heappush(self._due, (entry.due_at_ms, job))
+        self._due.push(entry.due_at_ms, job)
+        self._tidy()
 
     def _die(self, entry: Died) -> None:
         job = entry.job
         self._must(job, entry)
         record = self.records[job]
         record.tries += 1
-        if record.parent:
-            self._part_ended(record, entry.outcome)
-        self._close(record, entry.outcome, entry.at_ms)
+        ending = self._close(record, entry.outcome, entry.at_ms)
         self.dead[job] = replace(record, state=State.DEAD, outcome=entry.outcome)
-        while len(self.dead) > self.limits.dead_max_count:
-            del self.dead[next(iter(self.dead))]
+        if len(self.dead) > self.limits.dead_max_count:
+            ending.displaced = self.dead.pop(next(iter(self.dead)))
 
     def _ask_cancel(self, entry: CancelAsked) -> None:
         self._must(entry.job, entry)
@@ -408,14 +406,18 @@ class Slice:
         self._tally[State.READY] += 1
         self.bytes += len(record.params)
         self.memory.drop(job)
-        if record.target is not None:
-            self.pinned.setdefault(record.target, deque()).append(job)
-        else:
-            self._line_up(record.header, [job])
+        if self.memory.has_id(job):
+            self.keyed.add(job)  # so that it is remembered from its second end on
+        self._line_up(record.header, [job], record.target)
 
     def _drop(self, entry: Dropped) -> None:
         self._must(entry.job, entry)
         del self.dead[entry.job]
+
+    def _advance(self, entry: Advanced) -> None:
+        self._must(entry.job, entry)
+        self._schedules.advance(entry)
+        self._put(Put(entry.header, [(entry.job, NO_PARAMS)], entry.at_ms))
 
     # --- scope "all" ----------------------------------------------------------------------------------------------
 
@@ -429,100 +431,61 @@ class Slice:
             job = part_id(entry.job, member.node)
             part = Record(job, record.header, record.params, record.enqueued_at_ms, State.READY)
             part.parent, part.target = entry.job, member
+            self.dead.pop(job, None)  # of an older job with this id, which was a caller's own
             self.records[job] = part
             self._tally[State.READY] += 1
             self.bytes += len(part.params)
             parts.open[job] = member
-            self.pinned.setdefault(member, deque()).append(job)
+            self._line_up(part.header, [job], member)
 
     def _part_ended(self, part: Record, outcome: Outcome) -> None:
         parts = self.parts.get(part.parent)
         if parts is not None and part.job in parts.open:
             parts.ended[parts.open.pop(part.job)] = outcome
 
-    # --- schedules ------------------------------------------------------------------------------------------------
-
-    def _plan(self, entry: Planned) -> None:
-        plan = self.plans.get(entry.task)
-        running = plan.running if plan is not None else NO_JOB
-        self.plans[entry.task] = Plan(
-            entry.task, entry.frequency_ms, entry.fixed_rate, entry.number, entry.due_at_ms, running
-        )
-
-    def _stop_plan(self, entry: PlanStopped) -> None:
-        self.plans[entry.task].stopped = True
-
-    def _advance(self, entry: Advanced) -> None:
-        plan = self.plans.get(entry.header.task)
-        if plan is None or not plan.waits or entry.number <= plan.number:
-            raise Bug(f"round {entry.number} of {entry.header.task} in slice {self.name} after {plan}")
-        plan.number = entry.number
-        if entry.due_at_ms:
-            plan.due_at_ms = entry.due_at_ms
-        else:
-            plan.running = entry.job
-        self.rounds[entry.job] = (entry.header.task, entry.number)
-        self._put(Put(entry.header, [(entry.job, NO_PARAMS)], entry.at_ms))
-
-    def _rest(self, job: JobId, at_ms: int) -> None:
-        """The round is over: the same entry that ended it says when the next one is due."""
-        task, _ = self.rounds.pop(job)
-        plan = self.plans.get(task)
-        if plan is None or plan.running != job:
-            return
-        plan.running = NO_JOB
-        period = plan.frequency_ms
-        if plan.fixed_rate:  # the first point of the grid that is still to come
-            plan.due_at_ms += max(1, (at_ms - plan.due_at_ms) // period + 1) * period
-        else:
-            plan.due_at_ms = at_ms + period
-
     # --- upkeep ---------------------------------------------------------------------------------------------------
-
-    def _pass_by(self) -> None:
-        """A queued job was taken out of the middle: its id is stale in the ready queue or in the heap."""
-        self._stale += 1
-        if self._stale > 1000 + len(self):
-            self._stale = 0
-            self._queue.prune(self._is_ready)
-            self.to_spread = deque(job for job in self.to_spread if self._is_ready(job))
-            self._due = sorted(due for due in self._due if self._is_due_entry(*due))
 
     def check(self) -> None:
         """Raises:
         Bug: an invariant does not hold.
         """
+        self._schedules.check()
         homes: list[dict[JobId, Any]] = [self.ready, self.delayed, self.records, self.dead]
         if len({job for home in homes for job in home}) != sum(len(home) for home in homes):
-            raise Bug(f"slice {self.name}: a job is in two places")
+            raise self._bug("a job is in two places")
+        live = set(self.live())
         tally = dict.fromkeys(State, 0)
         for record in self.records.values():
             tally[record.state] += 1
             if (record.state in (State.LENT, State.RUNNING)) != (record.executor is not None):
-                raise Bug(f"slice {self.name}: executor and state disagree in {record}")
+                raise self._bug(f"executor and state disagree in {record}")
             if (record.state is State.SPREAD) != (record.job in self.parts):
-                raise Bug(f"slice {self.name}: parts and state disagree in {record}")
+                raise self._bug(f"parts and state disagree in {record}")
+            if record.parent and (record.parent not in self.parts or record.job not in self.parts[record.parent].open):
+                raise self._bug(f"{record} is no open part of its job")
         if tally != self._tally:
-            raise Bug(f"slice {self.name}: counted {tally}, kept {self._tally}")
+            raise self._bug(f"counted {tally}, kept {self._tally}")
         size = sum(len(held) - _HEAD for queue in (self.ready, self.delayed) for held in queue.values())
         if size + sum(len(record.params) for record in self.records.values()) != self.bytes:
-            raise Bug(f"slice {self.name}: bytes are miscounted")
+            raise self._bug("bytes are miscounted")
         dues = set(self._due)
-        for job, held in self.delayed.items():
-            if (int.from_bytes(held[10:_HEAD]), job) not in dues:
-                raise Bug(f"slice {self.name}: delayed job {job:032x} would never become due")
-        for record in self.records.values():
-            if record.state is State.DELAYED and (record.due_at_ms, record.job) not in dues:
-                raise Bug(f"slice {self.name}: retry wait {record.job:032x} would never end")
+        lines = set(self._lines)
+        for job in live:
+            info = self.info(job)
+            assert info is not None
+            if info.state is State.DELAYED and (info.run_at_ms, job) not in dues:
+                raise self._bug(f"delayed job {job:032x} would never become due")
+            if info.state is State.READY and job not in lines:
+                raise self._bug(f"ready job {job:032x} would never be claimed")
         for parent, parts in self.parts.items():
-            if any(self.records[part].parent != parent for part in parts.open):
-                raise Bug(f"slice {self.name}: a part of {parent:032x} is gone")
-        for plan in self.plans.values():
-            if plan.running != NO_JOB and plan.running not in self.rounds:
-                raise Bug(f"slice {self.name}: {plan} waits for a round that has ended")
-        if any(job not in self for job in self.rounds):
-            raise Bug(f"slice {self.name}: a round is kept that has ended")
+            if any(part not in self.records or self.records[part].parent != parent for part in parts.open):
+                raise self._bug(f"a part of {parent:032x} is gone")
+        if not self.rounds.keys() <= live:
+            raise self._bug("a round is kept that has ended")
+        if not self.keyed <= live:
+            raise self._bug("an id counts as live whose job has ended")
         if len(self.dead) > self.limits.dead_max_count or len(self.memory) > self.limits.results_max_count:
-            raise Bug(f"slice {self.name}: a bound is broken")
-        if any(job not in self for job in self.keyed):
-            raise Bug(f"slice {self.name}: an id counts as live whose job has ended")
+            raise self._bug("a bound is broken")
+
+    def _bug(self, what: str) -> Bug:
+        return Bug(f"slice {self.name}: {what}")

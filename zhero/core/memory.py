@@ -3,7 +3,11 @@
 An outcome is kept for the `result_ttl` of its job, an id of the caller's own for `id_ttl`, so that the same id twice is
 one job. Neither is a job any more: forgetting is no entry, each copy of a slice does it by its own clock.
 
-Bounds: `results_max_count` outcomes and `ids_max_count` ids; beyond, the oldest makes room.
+A job can end twice: a dead letter that is tried again. The place in line of its first end is stale from then on, and
+must not take the memory of the second with it: what leaves a line is forgotten only if it is what is kept.
+
+Bounds: `results_max_count` outcomes and `ids_max_count` ids; beyond, the one that ended first makes room. Stale places
+are taken out when there are more of them than of others.
 """
 
 from __future__ import annotations
@@ -13,64 +17,100 @@ from collections import deque
 from ..config import Limits
 from .values import JobId, Life, Outcome
 
+_STALE_MAX = 1000
+"""So many stale places are suffered however little is kept."""
+
+_Place = tuple[int, JobId, Outcome]
+"""Forget at ms, job, outcome."""
+
 
 class Memory:
     """Outcomes and ids, in the order in which they are to be forgotten."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._outcomes: dict[JobId, Outcome] = {}
+        self._outcomes: dict[JobId, _Place] = {}
         self._parts: dict[JobId, dict[Life, Outcome]] = {}  # of the "all" jobs in _outcomes
-        self._lines: dict[int, deque[tuple[int, JobId]]] = {}  # ttl -> (forget at ms, job), in order
-        self._ids: dict[JobId, None] = {}
+        self._lines: dict[int, deque[_Place]] = {}  # ttl -> places in the order of their ends; none empty
+        self._ids: dict[JobId, int] = {}  # -> forget at ms
         self._id_line: deque[tuple[int, JobId]] = deque()
+        self._stale = 0
 
     def __contains__(self, job: JobId) -> bool:
         return job in self._outcomes or job in self._ids
 
+    def __len__(self) -> int:
+        """Outcomes that are kept."""
+        return len(self._outcomes)
+
     def outcome(self, job: JobId) -> Outcome | None:
-        return self._outcomes.get(job)
+        place = self._outcomes.get(job)
+        return None if place is None else place[2]
 
     def parts(self, job: JobId) -> dict[Life, Outcome] | None:
         """For an "all" job: member -> outcome there."""
         return self._parts.get(job)
 
+    def has_id(self, job: JobId) -> bool:
+        """Whether that is an id of the caller's own."""
+        return job in self._ids
+
     def keep(self, job: JobId, outcome: Outcome, parts: dict[Life, Outcome] | None, at_ms: int, ttl_ms: int) -> None:
         """Remember how a job ended at `at_ms`, for `ttl_ms`."""
-        self._outcomes[job] = outcome
+        place = self._outcomes[job] = (at_ms + ttl_ms, job, outcome)
         if parts is not None:
             self._parts[job] = parts
-        self._lines.setdefault(ttl_ms, deque()).append((at_ms + ttl_ms, job))
-        if len(self._outcomes) > self._limits.results_max_count:
-            longest = max(self._lines.values(), key=len)
-            self.drop(longest.popleft()[1])
+        self._lines.setdefault(ttl_ms, deque()).append(place)
+        while len(self._outcomes) > self._limits.results_max_count:
+            self._leave(min(self._lines, key=lambda ttl: self._lines[ttl][0][0] - ttl))
 
     def drop(self, job: JobId) -> None:
-        """Forget how a job ended: its time is over, or it is live again."""
-        self._outcomes.pop(job, None)
+        """Forget how a job ended: it is live again."""
+        if self._outcomes.pop(job, None) is None:
+            return
         self._parts.pop(job, None)
+        self._stale += 1
+        if self._stale > _STALE_MAX + len(self._outcomes):
+            self._stale = 0
+            lines = {ttl: deque(filter(self._is_kept, line)) for ttl, line in self._lines.items()}
+            self._lines = {ttl: line for ttl, line in lines.items() if line}
 
     def keep_id(self, job: JobId, at_ms: int) -> None:
-        """Remember that a job with an id of the caller's own has been."""
-        self._ids[job] = None
-        self._id_line.append((at_ms + self._limits.id_ttl_ms, job))
-        if len(self._ids) > self._limits.ids_max_count:
-            self._ids.pop(self._id_line.popleft()[1], None)
+        """Remember that a job with an id of the caller's own has been; from its last end on."""
+        forget_at_ms = self._ids[job] = at_ms + self._limits.id_ttl_ms
+        self._id_line.append((forget_at_ms, job))
+        while len(self._ids) > self._limits.ids_max_count or len(self._id_line) > 2 * self._limits.ids_max_count:
+            self._leave_ids()
 
     def forget(self, now_ms: int) -> None:
         """Drop all whose time is over."""
-        for line in self._lines.values():
-            while line and line[0][0] <= now_ms:
-                self.drop(line.popleft()[1])
+        for ttl in list(self._lines):
+            while ttl in self._lines and self._lines[ttl][0][0] <= now_ms:
+                self._leave(ttl)
         while self._id_line and self._id_line[0][0] <= now_ms:
-            self._ids.pop(self._id_line.popleft()[1], None)
+            self._leave_ids()
+
+    def _leave(self, ttl: int) -> None:
+        """The first in that line leaves it."""
+        line = self._lines[ttl]
+        place = line.popleft()
+        if not line:
+            del self._lines[ttl]
+        if self._is_kept(place):
+            del self._outcomes[place[1]]
+            self._parts.pop(place[1], None)
+
+    def _leave_ids(self) -> None:
+        forget_at_ms, job = self._id_line.popleft()
+        if self._ids.get(job) == forget_at_ms:
+            del self._ids[job]
+
+    def _is_kept(self, place: _Place) -> bool:
+        return self._outcomes.get(place[1]) is place
 
     def deadline_ms(self) -> int | None:
         """When something is next to be forgotten."""
-        heads = [line[0][0] for line in self._lines.values() if line]
+        heads = [line[0][0] for line in self._lines.values()]
         if self._id_line:
             heads.append(self._id_line[0][0])
         return min(heads, default=None)
-
-    def __len__(self) -> int:
-        return len(self._outcomes)

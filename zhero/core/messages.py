@@ -89,7 +89,7 @@ class ListJobs:
 
 @dataclass(slots=True)
 class FindJob:
-    """One job, also if it is a dead letter or has ended not long ago."""
+    """One job, also if it is a dead letter."""
 
     job: JobId
 
@@ -211,7 +211,10 @@ class Stats:
 
 @dataclass(slots=True)
 class PlanInfo:
-    """The schedule of one periodic task. `due_in_ms`: None while a round runs, or when stopped."""
+    """The schedule of one periodic task.
+
+    `due_in_ms`: None while a round runs, when it is stopped, or while no member has the task.
+    """
 
     task: str
     frequency_ms: int

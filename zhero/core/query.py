@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..config import Limits
+from ..errors import Bug
 from .effects import Asker, Outbox
 from .messages import (
     ClusterStatus,
@@ -49,8 +50,8 @@ class Query:
 
     # --- waiting for an end ---------------------------------------------------------------------------------------
 
-    def on_await(self, asker: Asker, job: JobId) -> None:
-        """Answer with `Ended`, now or when the job ends."""
+    def on_await(self, asker: Asker, job: JobId, *, planned: bool) -> None:
+        """Answer with `Ended`, now or when the job ends. `planned`: it is the next round of a schedule."""
         for stream in self._streams:
             kept = stream.slice
             outcome = kept.memory.outcome(job)
@@ -59,13 +60,17 @@ class Query:
             if outcome is not None:
                 self._outbox.answer(asker, self._ended(job, outcome, kept.memory.parts(job)))
                 return
-        if self._streams.holding(job) is None:
+        if not planned and self._streams.holding(job) is None:
             self._outbox.answer(asker, Refused(Refusal.UNKNOWN_JOB, f"{job:032x}"))
             return
         self.wait(asker, job, cancel=False)
 
     def wait(self, asker: Asker, job: JobId, *, cancel: bool) -> None:
-        """Have `asker` told when the job ends; `cancel`: only whether it ended as cancelled."""
+        """Have `asker` told when the job ends; `cancel`: only whether it ended as cancelled.
+
+        A client that repeats its request, with the same ref, waits once.
+        """
+        self.give_up(asker)
         if len(self._waits_for) >= self._limits.waiters_max_count:
             self._outbox.answer(asker, Refused(Refusal.QUEUE_FULL, "too many callers wait for results"))
             return
@@ -92,16 +97,29 @@ class Query:
                 counters["cancelled"] += 1
             else:
                 counters["dead"] += 1
-        if job in self._waiters:
-            for asker, cancel in self._waiters.pop(job):
-                del self._waits_for[asker]
-                if cancel:
-                    self._outbox.answer(asker, Did(status is Status.CANCELLED))
-                else:
-                    self._outbox.answer(asker, self._ended(job, outcome, ending.parts))
+        self._tell_waiters(job, outcome, ending.parts)
 
-    def cannot_cancel(self, job: JobId) -> None:
-        """The job runs on: whoever wanted it cancelled hears so now, not at its end."""
+    def on_skipped(self, job: JobId) -> None:
+        """The next round of a schedule will not be."""
+        self._tell_waiters(job, Outcome(Status.CANCELLED), None)
+
+    def _tell_waiters(self, job: JobId, outcome: Outcome, parts: dict[Life, Outcome] | None) -> None:
+        for asker, cancel in self._waiters.pop(job, ()):
+            del self._waits_for[asker]
+            if cancel:
+                self._outbox.answer(asker, Did(outcome.status is Status.CANCELLED))
+            else:
+                self._outbox.answer(asker, self._ended(job, outcome, parts))
+
+    def on_cannot_cancel(self, job: JobId) -> None:
+        """The job runs on: whoever wanted it cancelled, or the job it is a part of, hears so now, not at its end."""
+        for stream in self._streams:
+            record = stream.slice.records.get(job)
+            if record is not None and record.parent:
+                self._refuse_cancel(record.parent)
+        self._refuse_cancel(job)
+
+    def _refuse_cancel(self, job: JobId) -> None:
         for asker, cancel in self._waiters.get(job, [])[:]:
             if cancel:
                 self.give_up(asker)
@@ -141,10 +159,11 @@ class Query:
         if not isinstance(asker, int):
             size, part = 0, list[JobInfo]()
             for info in jobs:
-                size += len(info.params) + len(info.outcome.result if info.outcome else b"") + 512
+                info_size = _size(info)
+                size += info_size
                 if part and size > self._limits.answer_max_bytes:
                     self._outbox.answer(asker, Listed(part, total), more=True)
-                    size, part = len(info.params) + 512, []
+                    size, part = info_size, []
                 part.append(info)
             jobs = part
         self._outbox.answer(asker, Listed(jobs, total))
@@ -197,11 +216,31 @@ class Query:
             uptime_ms=now_ms - self._since_ms,
         )
 
+    def unfinished(self) -> int:
+        """Accepted jobs that have not ended; an "all" job is one, whatever parts it has."""
+        parts = sum(len(parts.open) for stream in self._streams for parts in stream.slice.parts.values())
+        return self._streams.jobs_count - parts
+
     def missing(self) -> dict[str, int]:
-        """Tasks that ready jobs wait for and that no member has -> how many jobs, at most."""
+        """Tasks that no member has and that ready jobs wait for -> how many jobs, at most."""
         missing: dict[str, int] = {}
         for stream in self._streams:
             for task, count in stream.slice.waiting_tasks().items():
                 if count and task not in self._roster.specs:
                     missing[task] = missing.get(task, 0) + count
         return missing
+
+    def check(self) -> None:
+        """Raises:
+        Bug: those who wait are not kept alike in both directions, or too many.
+        """
+        waits_for = {asker: job for job, waiters in self._waiters.items() for asker, _ in waiters}
+        if waits_for != self._waits_for or len(waits_for) > self._limits.waiters_max_count:
+            raise Bug(f"{len(waits_for)} wait for jobs, {len(self._waits_for)} are known to")
+
+
+def _size(info: JobInfo) -> int:
+    """About how many bytes it takes on the wire."""
+    failure = info.outcome.failure if info.outcome is not None else None
+    told = 0 if failure is None else len(failure.message) + len(failure.traceback)
+    return len(info.params) + told + 512

@@ -2,40 +2,59 @@
 
 Higher priority first; within a priority the tasks take turns, and within a task it is first in, first out. So a flood
 of one task does not hold up another, and jobs of a task that nobody can run hold up nothing. Every 16th claim serves
-the lowest priority that waits, so nothing starves.
+one of the lower priorities, each in turn, so nothing starves.
 
-Removal is lazy: an id whose job is no longer ready stays until it is met or `prune`d. State: priority -> task -> ids.
+A job that any member may run stands in one queue for all, a part of an "all" job in its member's own; the two take
+turns. An "all" job that is still to be spread stands in a third.
+
+Removal is lazy: an id whose job is no longer ready is stale, and stays until it is met or `prune`d. Whether a job is
+ready only the slice knows (`is_ready`). Bounds: the live jobs of the slice, and the stale ids that it suffers.
 """
 
 from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterator, Sequence
 
-from .values import JobId
+from .values import Header, JobId, Life
 
 LOWEST_EVERY = 16
-"""One claim in so many goes to the lowest priority that waits."""
+"""One claim in so many does not go to the highest priority, but to the others in turn, down to the lowest."""
+
+IsReady = Callable[[JobId], bool]
 
 
 class ReadyQueue:
-    """Ids of ready jobs in the order of their claims. Bound: the live jobs of the slice, and as many stale ids."""
+    """Ids of ready jobs in the order of their claims. State: priority -> task -> ids; no level and no line is empty."""
 
-    __slots__ = ("_claims", "_levels", "_order")
+    __slots__ = ("_claims", "_levels", "_order", "_size")
 
     def __init__(self) -> None:
         self._levels: dict[int, dict[str, deque[JobId]]] = {}
         self._order: list[int] = []  # negated priorities, ascending: the highest first
         self._claims = 0
+        self._size = 0
 
-    def push(self, task: str, priority: int, jobs: Iterable[JobId]) -> None:
+    def __len__(self) -> int:
+        """Ids in line, stale ones included."""
+        return self._size
+
+    def __iter__(self) -> Iterator[JobId]:
+        for level in self._levels.values():
+            for line in level.values():
+                yield from line
+
+    def push(self, task: str, priority: int, jobs: Sequence[JobId]) -> None:
         """Behind all others of their task and priority."""
-        self._line(task, priority).extend(jobs)
+        if jobs:
+            self._line(task, priority).extend(jobs)
+            self._size += len(jobs)
 
     def push_front(self, task: str, priority: int, job: JobId) -> None:
         """Before all others of its task and priority: a job that was claimed and came back."""
         self._line(task, priority).appendleft(job)
+        self._size += 1
 
     def _line(self, task: str, priority: int) -> deque[JobId]:
         level = self._levels.get(priority)
@@ -47,16 +66,22 @@ class ReadyQueue:
             line = level[task] = deque()
         return line
 
-    def take(self, count: int, is_ready: Callable[[JobId], bool], runnable: Container[str]) -> list[JobId]:
+    def _close(self, priority: int, task: str) -> None:
+        """The line is empty."""
+        level = self._levels[priority]
+        del level[task]
+        if not level:
+            del self._levels[priority]
+            self._order.remove(-priority)
+
+    def take(self, count: int, is_ready: IsReady, runnable: Container[str]) -> list[JobId]:
         """Claim up to `count` jobs of the tasks in `runnable`, in order; stale ids are dropped on the way.
 
-        Cost: O(1) a job while one priority and one task wait, O(tasks) in between.
+        Cost: O(1) a job while one priority and one task wait, O(priorities + tasks) in between.
         """
         taken: dict[JobId, None] = {}  # an id put, cancelled and put again stands in line twice
         while len(taken) < count:
-            self._claims += 1
-            lowest_first = self._claims % LOWEST_EVERY == 0
-            for negated in self._order[::-1] if lowest_first else tuple(self._order):
+            for negated in self._claim_order():
                 job = self._take_from(-negated, is_ready, runnable)
                 if job is not None:
                     taken[job] = None
@@ -65,36 +90,126 @@ class ReadyQueue:
                 break
         return list(taken)
 
-    def _take_from(self, priority: int, is_ready: Callable[[JobId], bool], runnable: Container[str]) -> JobId | None:
+    def _claim_order(self) -> list[int]:
+        self._claims += 1
+        order = self._order
+        if self._claims % LOWEST_EVERY or len(order) < 2:
+            return order[:]
+        place = 1 + self._claims // LOWEST_EVERY % (len(order) - 1)
+        return order[place:] + order[:place]
+
+    def _take_from(self, priority: int, is_ready: IsReady, runnable: Container[str]) -> JobId | None:
         level = self._levels[priority]
-        for task in level:
-            if task not in runnable:
-                continue
+        while True:
+            for task in level:
+                if task in runnable:
+                    break
+            else:
+                return None
             line = level[task]
             while line:
                 job = line.popleft()
+                self._size -= 1
                 if is_ready(job):
-                    if len(level) > 1:
+                    if not line:
+                        self._close(priority, task)
+                    elif len(level) > 1:
                         level[task] = level.pop(task)  # the other tasks of this priority come first now
                     return job
-            del level[task]
-            if not level:
-                del self._levels[priority]
-                self._order.remove(-priority)
-                return None
-            return self._take_from(priority, is_ready, runnable)
-        return None
+            self._close(priority, task)
 
-    def waiting(self) -> dict[str, int]:
-        """Task -> ids in line, stale ones included."""
+    def waiting(self, is_ready: IsReady) -> dict[str, int]:
+        """Task -> ids in line: at least one is of a ready job, stale ones are counted too.
+
+        Cost: O(tasks), and O(1) for each stale id that leaves the head of its line.
+        """
         counts: dict[str, int] = {}
-        for level in self._levels.values():
-            for task, line in level.items():
-                counts[task] = counts.get(task, 0) + len(line)
+        for priority, level in list(self._levels.items()):
+            for task, line in list(level.items()):
+                while line and not is_ready(line[0]):
+                    line.popleft()
+                    self._size -= 1
+                if line:
+                    counts[task] = counts.get(task, 0) + len(line)
+                else:
+                    self._close(priority, task)
         return counts
 
-    def prune(self, is_ready: Callable[[JobId], bool]) -> None:
+    def prune(self, is_ready: IsReady) -> None:
         """Drop every stale id, and each id but its first mention."""
-        for level in self._levels.values():
-            for task, line in level.items():
-                level[task] = deque(dict.fromkeys(job for job in line if is_ready(job)))
+        kept = [
+            (task, priority, [job for job in dict.fromkeys(line) if is_ready(job)])
+            for priority, level in self._levels.items()
+            for task, line in level.items()
+        ]
+        self._levels, self._order, self._size = {}, [], 0
+        for task, priority, jobs in kept:
+            self.push(task, priority, jobs)
+
+
+class ReadyLines:
+    """Where each ready job of a slice stands, by who may run it."""
+
+    __slots__ = ("_is_ready", "_pinned", "_pinned_first", "_shared", "_to_spread")
+
+    def __init__(self, is_ready: IsReady) -> None:
+        self._is_ready = is_ready
+        self._shared = ReadyQueue()
+        self._pinned: dict[Life, ReadyQueue] = {}  # member -> its parts; bound: members that had parts ready
+        self._pinned_first = True
+        self._to_spread = ReadyQueue()
+
+    def _queues(self) -> Iterator[ReadyQueue]:
+        yield self._shared
+        yield self._to_spread
+        yield from self._pinned.values()
+
+    def __len__(self) -> int:
+        """Ids in line, stale ones included."""
+        return sum(map(len, self._queues()))
+
+    def __iter__(self) -> Iterator[JobId]:
+        for queue in self._queues():
+            yield from queue
+
+    def _queue_of(self, header: Header, target: Life | None) -> ReadyQueue:
+        if target is not None:
+            return self._pinned.setdefault(target, ReadyQueue())
+        return self._to_spread if header.scope == "all" else self._shared
+
+    def push(self, header: Header, jobs: Sequence[JobId], target: Life | None) -> None:
+        """They have become ready. `target`: the one member that may run them."""
+        self._queue_of(header, target).push(header.task, header.priority, jobs)
+
+    def push_front(self, header: Header, job: JobId, target: Life | None) -> None:
+        """It was claimed and came back."""
+        self._queue_of(header, target).push_front(header.task, header.priority, job)
+
+    def take(self, count: int, member: Life, runnable: Container[str]) -> list[JobId]:
+        """Claim up to `count` jobs that `member` may run: half of them its own parts, if there are so many."""
+        is_ready, shared, pinned = self._is_ready, self._shared, self._pinned.get(member)
+        if not pinned:
+            return shared.take(count, is_ready, runnable)
+        first, second = (pinned, shared) if self._pinned_first else (shared, pinned)
+        self._pinned_first = not self._pinned_first
+        taken = first.take(-(-count // 2), is_ready, runnable)
+        taken += second.take(count - len(taken), is_ready, runnable)
+        return taken + first.take(count - len(taken), is_ready, runnable)
+
+    def take_to_spread(self, runnable: Container[str]) -> list[JobId]:
+        """Claim all "all" jobs of the tasks in `runnable`."""
+        return self._to_spread.take(len(self._to_spread), self._is_ready, runnable)
+
+    def waiting(self) -> dict[str, int]:
+        """Task -> jobs in line: at least one, at most so many."""
+        counts: dict[str, int] = {}
+        for queue in self._queues():
+            for task, count in queue.waiting(self._is_ready).items():
+                counts[task] = counts.get(task, 0) + count
+        return counts
+
+    def prune(self) -> None:
+        """Drop every stale id."""
+        for queue in self._queues():
+            queue.prune(self._is_ready)
+        self._pinned = {member: queue for member, queue in self._pinned.items() if queue}

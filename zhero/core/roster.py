@@ -40,15 +40,14 @@ class Roster:
     def __getitem__(self, life: Life) -> Row:
         return self._rows[life]
 
-    def define(self, specs: Iterable[TaskSpec]) -> list[TaskSpec]:
+    def define(self, specs: Iterable[TaskSpec]) -> dict[str, TaskSpec]:
         """This node's tasks, all of them.
 
         Returns:
-            Those that no member has any more.
+            What `specs` was before.
         """
+        before = dict(self.specs)
         self.mine.specs = {spec.name: spec for spec in specs}
-        known = dict(self.mine.specs)
-        gone = [spec for name, spec in self.specs.items() if name not in known]
         self.specs.clear()
-        self.specs.update(known)
-        return gone
+        self.specs.update(self.mine.specs)
+        return before

@@ -11,7 +11,8 @@ has missed. So an overdue round runs once, however many periods have passed. A p
 it was dispatched.
 
 The first round is due one full period after the plan is made, or at once (`run_on_start`). A changed frequency counts
-from the end of the last round, at once. A plan whose task no member has sleeps, and wakes when one does.
+from the end of the last round, at once. A plan whose task no member has, or has as a periodic one, sleeps, and wakes
+when one does.
 """
 
 from __future__ import annotations
@@ -23,47 +24,77 @@ from .effects import Outbox
 from .entries import Advanced, Due, Planned, PlanStopped
 from .facts import TaskScheduled, TaskUnscheduled
 from .messages import PlanInfo
+from .plans import Plan
 from .replication import Streams
-from .steps import Ending, Plan
-from .values import NO_JOB, NO_PARAMS, Header, JobId, JobInfo, Life, State, Status, TaskSpec, round_id
+from .steps import Ending
+from .values import (
+    NO_JOB,
+    NO_PARAMS,
+    Header,
+    JobId,
+    JobInfo,
+    Life,
+    State,
+    Status,
+    TaskSpec,
+    after,
+    round_id,
+    span_until,
+)
 
 _BAD_ENDS = (Status.FAILED, Status.TIMED_OUT, Status.CRASHED, Status.DISCARDED, Status.LOST)
 
 
 class Schedule:
-    """Promotes what is due. State: none of its own; the slices have it."""
+    """Promotes what is due. State: the rounds that were due next and now will not be, until the engine takes them."""
 
     def __init__(self, me: Life, streams: Streams, specs: Mapping[str, TaskSpec], outbox: Outbox) -> None:
         self._me = me
         self._streams = streams
         self._specs = specs
         self._outbox = outbox
+        self.skipped: list[JobId] = []
 
     # --- periodic tasks -------------------------------------------------------------------------------------------
 
-    def on_tasks(self, gone: list[TaskSpec], now_ms: int) -> None:
-        """Definitions have changed: every periodic one has its plan from now on."""
+    def on_tasks(self, before: Mapping[str, TaskSpec], now_ms: int) -> None:
+        """Definitions have changed: every periodic one has its plan from now on.
+
+        Args:
+            before: what they were.
+        """
         plans = self._streams.delayed.slice.plans
         for spec in self._specs.values():
             plan = plans.get(spec.name)
-            if not spec.frequency_ms:
-                if plan is not None and not plan.stopped:
-                    self.stop(spec.name, "it is not periodic any more")
-            elif plan is None:
-                first_ms = 0 if spec.run_on_start else spec.frequency_ms
-                self._plan(spec, now_ms // spec.frequency_ms, now_ms + first_ms, now_ms)
+            old = before.get(spec.name)
+            if not spec.frequency_ms or (plan is not None and plan.stopped):
+                continue  # whoever starts it again plans it anew
+            if plan is None:
+                due_at_ms = now_ms if spec.run_on_start else after(now_ms, spec.frequency_ms)
+                self._plan(spec, now_ms // spec.frequency_ms, due_at_ms)
+                self._tell(spec.name, now_ms)
             elif plan.frequency_ms != spec.frequency_ms or plan.fixed_rate != spec.fixed_rate:
-                due_at_ms = plan.due_at_ms - plan.frequency_ms + spec.frequency_ms
-                stopped = plan.stopped
-                self._plan(spec, plan.number, due_at_ms, now_ms)
-                if stopped:
-                    self._streams.delayed.append(PlanStopped(spec.name))
-        for spec in gone:
-            if spec.frequency_ms:
-                self._outbox.tell(TaskUnscheduled(spec.name, "no member has the task any more"))
+                # While a round runs `due_at_ms` is still that of the round, and its end will move it on.
+                later_ms = spec.frequency_ms - plan.frequency_ms if plan.waits else 0
+                self._plan(spec, plan.number, plan.due_at_ms + later_ms)
+                if plan.waits:
+                    self._tell(spec.name, now_ms)
+            elif plan.waits and (old is None or not old.frequency_ms):
+                self._tell(spec.name, now_ms)
+        for old in before.values():
+            if old.frequency_ms and not self._is_periodic(old.name) and not plans[old.name].stopped:
+                gone = old.name not in self._specs
+                why = "no member has the task any more" if gone else "it is not periodic any more"
+                self._outbox.tell(TaskUnscheduled(old.name, why))
+
+    def _is_periodic(self, task: str) -> bool:
+        spec = self._specs.get(task)
+        return spec is not None and spec.frequency_ms > 0
 
     def start(self, spec: TaskSpec, delay_ms: int, now_ms: int) -> JobId | None:
         """Schedule a stopped task again: the next round is due in `delay_ms`, or one period (0).
+
+        A round of before that is still running delays it: it is also due one period after the end of that.
 
         Returns:
             The job of the next round; None: it is scheduled already.
@@ -71,8 +102,11 @@ class Schedule:
         plan = self._streams.delayed.slice.plans.get(spec.name)
         if plan is not None and not plan.stopped:
             return None
-        number = max(now_ms // spec.frequency_ms, plan.number if plan is not None else 0)
-        self._plan(spec, number, now_ms + (delay_ms or spec.frequency_ms), now_ms)
+        number = now_ms // spec.frequency_ms
+        if plan is not None:  # `number` stays that of the round which is running
+            number = plan.number if plan.running != NO_JOB else max(number, plan.number)
+        self._plan(spec, number, after(now_ms, delay_ms or spec.frequency_ms))
+        self._tell(spec.name, now_ms)
         return round_id(spec.name, number + 1)
 
     def stop(self, task: str, why: str) -> bool:
@@ -80,6 +114,7 @@ class Schedule:
         plan = self._streams.delayed.slice.plans.get(task)
         if plan is None or plan.stopped:
             return False
+        self.skipped.append(round_id(task, plan.number + 1))
         self._streams.delayed.append(PlanStopped(task))
         self._outbox.tell(TaskUnscheduled(task, why))
         return True
@@ -90,22 +125,24 @@ class Schedule:
         if plan is None:
             return False
         spec = self._specs[plan.task]
-        self._plan(spec, plan.number + 1, max(plan.due_at_ms, now_ms) + plan.frequency_ms, now_ms)
+        self.skipped.append(job)
+        self._plan(spec, plan.number + 1, max(plan.due_at_ms, now_ms) + plan.frequency_ms)
+        self._tell(plan.task, now_ms)
         return True
 
-    def _plan(self, spec: TaskSpec, number: int, due_at_ms: int, now_ms: int) -> None:
+    def _plan(self, spec: TaskSpec, number: int, due_at_ms: int) -> None:
         self._streams.delayed.append(Planned(spec.name, spec.frequency_ms, spec.fixed_rate, number, due_at_ms))
-        self._outbox.tell(TaskScheduled(spec.name, max(0, due_at_ms - now_ms)))
+
+    def _tell(self, task: str, now_ms: int) -> None:
+        due_at_ms = self._streams.delayed.slice.plans[task].due_at_ms
+        self._outbox.tell(TaskScheduled(task, span_until(now_ms, due_at_ms)))
 
     def on_ended(self, ending: Ending) -> None:
-        """A round ended badly and its task does not go on after that."""
-        task = ending.record.header.task
-        plan = self._streams.delayed.slice.plans.get(task)
+        """Stop the schedule if that was a round which ended badly, and its task does not go on after that."""
+        task, status = ending.record.header.task, ending.outcome.status
         spec = self._specs.get(task)
-        if plan is None or spec is None or spec.reenqueue_on_error or ending.outcome.status not in _BAD_ENDS:
-            return
-        if round_id(task, plan.number) in (ending.record.job, ending.record.parent):
-            self.stop(task, f"a round ended as {ending.outcome.status.value}, and reenqueue_on_error is off")
+        if ending.number and status in _BAD_ENDS and spec is not None and not spec.reenqueue_on_error:
+            self.stop(task, f"a round ended as {status.value}, and reenqueue_on_error is off")
 
     # --- time -----------------------------------------------------------------------------------------------------
 
@@ -125,9 +162,11 @@ class Schedule:
         number = plan.number + 1
         due_at_ms = 0
         if spec.scope == "all":
-            missed = (now_ms - plan.due_at_ms) // plan.frequency_ms if plan.fixed_rate else 0
-            start_ms = plan.due_at_ms + missed * plan.frequency_ms if plan.fixed_rate else now_ms
-            due_at_ms = start_ms + plan.frequency_ms
+            period = plan.frequency_ms
+            if plan.fixed_rate:
+                due_at_ms = plan.due_at_ms + ((now_ms - plan.due_at_ms) // period + 1) * period
+            else:
+                due_at_ms = after(now_ms, period)
         header = Header(spec.name, spec.scope, spec.priority, spec.announce, spec.result_ttl_ms)
         self._streams.delayed.append(Advanced(header, round_id(spec.name, number), number, now_ms, due_at_ms))
 
@@ -139,7 +178,7 @@ class Schedule:
 
     def _waiting_plans(self) -> list[Plan]:
         plans = self._streams.delayed.slice.plans.values()
-        return [plan for plan in plans if plan.waits and plan.task in self._specs]
+        return [plan for plan in plans if plan.waits and self._is_periodic(plan.task)]
 
     def _plan_of(self, job: JobId) -> Plan | None:
         """The plan whose next round would be `job`."""
@@ -157,7 +196,7 @@ class Schedule:
                 plan.task,
                 plan.frequency_ms,
                 plan.number,
-                max(0, plan.due_at_ms - now_ms) if plan.waits and plan.task in self._specs else None,
+                span_until(now_ms, plan.due_at_ms) if plan.waits and self._is_periodic(plan.task) else None,
                 plan.stopped,
             )
             for plan in plans
@@ -199,5 +238,10 @@ class Schedule:
         """
         plans = self._streams.delayed.slice.plans
         for spec in self._specs.values():
-            if spec.frequency_ms and spec.name not in plans:
+            if not spec.frequency_ms:
+                continue
+            plan = plans.get(spec.name)
+            if plan is None:
                 raise Bug(f"periodic task {spec.name} has no plan")
+            if not plan.stopped and (plan.frequency_ms, plan.fixed_rate) != (spec.frequency_ms, spec.fixed_rate):
+                raise Bug(f"{plan} does not follow {spec}")

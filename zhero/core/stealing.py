@@ -42,8 +42,9 @@ class Stealing:
             self._last_first = not self._last_first
             lent = 0
             for place, stream in enumerate(streams):
-                others = len(streams) - place
-                lent += self._lend(stream, row, -(-(room - lent) // others))
+                still_to_serve = len(streams) - place
+                share = -(-(room - lent) // still_to_serve)
+                lent += self._lend(stream, row, share)
             if not lent:
                 return
             room -= lent
@@ -61,7 +62,6 @@ class Stealing:
 
     def _run(self, stream: Stream, record: Record) -> Run:
         kept = stream.slice
-        number = kept.rounds.get(record.parent or record.job, ("", 0))[1]
         return Run(
             record.job,
             record.header,
@@ -70,7 +70,7 @@ class Stealing:
             record.tries + 1,
             kept.epoch,
             record.enqueued_at_ms,
-            number,
+            kept.round_of(record),
         )
 
     def check(self) -> None:

@@ -116,26 +116,6 @@ class Record:
 
 
 @dataclass(slots=True)
-class Plan:
-    """The schedule of a periodic task. `due_at_ms`: of the next round, unless `running` or `stopped`.
-
-    `number`: of the last round made; it only grows.
-    """
-
-    task: str
-    frequency_ms: int
-    fixed_rate: bool
-    number: int
-    due_at_ms: int
-    running: JobId = NO_JOB
-    stopped: bool = False
-
-    @property
-    def waits(self) -> bool:
-        return not self.stopped and self.running == NO_JOB
-
-
-@dataclass(slots=True)
 class Parts:
     """An "all" job on its way: part -> member still to end, and how the others did."""
 
@@ -145,9 +125,15 @@ class Parts:
 
 @dataclass(slots=True)
 class Ending:
-    """What a slice tells its engine about a job that has just ended; `record` as it was, `parts` of an "all" job."""
+    """What a slice tells its engine about a job that has just ended.
+
+    `record`: as it was; `parts`: of an "all" job; `number`: the round that it, or the job it is a part of, was, else 0;
+    `displaced`: the dead letter that made room for this one.
+    """
 
     record: Record
     outcome: Outcome
     at_ms: int
     parts: dict[Life, Outcome] | None
+    number: int
+    displaced: Record | None = None

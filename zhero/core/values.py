@@ -99,6 +99,16 @@ def part_id(parent: JobId, node: NodeId) -> JobId:
     return _digest(b"part", parent.to_bytes(16), node)
 
 
+def after(now_ms: int, span_ms: int) -> int:
+    """The instant that is surely `span_ms` after this one: a clock is read rounded down, so it takes one ms more."""
+    return now_ms + span_ms + 1
+
+
+def span_until(now_ms: int, at_ms: int) -> int:
+    """How far away an instant made by `after` is: the span, without the ms that was added."""
+    return max(0, at_ms - now_ms - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What jobs enqueued alike have in common.
@@ -221,7 +231,7 @@ class Finished:
 
 
 class State(Enum):
-    """Where a job is in its life; the steps between them are the table of `jobs.py`."""
+    """Where a job is in its life; the steps between them are the table of `steps.py`."""
 
     DELAYED = "delayed"
     READY = "ready"

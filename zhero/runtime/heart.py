@@ -1,8 +1,11 @@
-"""The heart: a small thread that notices when the loop is blocked, and says by which job.
+"""Notices a loop that is blocked, and says by which job.
 
-The loop leaves the time of its last turn every quarter of a second; the thread looks twice a second how old that is.
-A loop that has not turned for `BLOCKED_WARN_MS` is reported once, with the job that is on it, and once more when it
-turns again. The thread needs only moments of the interpreter lock, so it sees what blocks everything else.
+The loop leaves a mark four times a second (`turned`, from a chain of `call_later`); a small daemon thread looks twice a
+second how old it is. One warning when the mark is older than `warn_ms`, naming what is on the loop then, and one line
+when the loop turns again.
+
+It is the loop itself that says how long it was blocked, from the age of its last mark: so a job that never lets the
+thread run either (an extension that holds the interpreter's lock) is reported at least afterwards.
 """
 
 from __future__ import annotations
@@ -15,59 +18,63 @@ from collections.abc import Callable
 
 from ..config import BLOCKED_WARN_MS
 
-_TURN_S = 0.25
-_LOOK_S = 0.5
+MARK_S = 0.25
+LOOK_S = 0.5
 
 
 class Heart:
     """Watches one loop.
 
     Args:
-        who: names the job that is on the loop at this moment, or None.
+        who: what is on the loop right now, or None; called from the thread.
+        warn_ms: how old the last mark must be for a warning.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, logger: logging.Logger, who: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        logger: logging.Logger,
+        who: Callable[[], str | None],
+        *,
+        warn_ms: int = BLOCKED_WARN_MS,
+    ) -> None:
         self._loop = loop
         self._log = logger
         self._who = who
-        self._turned_at = time.monotonic()
+        self._warn_s = warn_ms / 1000
+        self._turned_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._stop = threading.Event()
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="zhero-heart", daemon=True)
 
     def start(self) -> None:
         """Begin to watch; on the loop."""
-        self._turn()
+        self._turned_at = time.monotonic()
+        self._timer = self._loop.call_later(MARK_S, self.turned)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; on the loop."""
+        """End; on the loop. The thread is gone at return."""
         if self._timer is not None:
             self._timer.cancel()
-        self._stop.set()
+        self._stopped.set()
         self._thread.join()
 
-    def _turn(self) -> None:
-        self._turned_at = time.monotonic()
-        self._timer = self._loop.call_later(_TURN_S, self._turn)
+    def turned(self) -> None:
+        """The loop turns: leave a mark, and say so if that was long in coming."""
+        now = time.monotonic()
+        blocked_s = now - self._turned_at
+        self._turned_at = now
+        if blocked_s > self._warn_s:
+            self._log.warning("the event loop turns again: it was blocked for %.1f s", blocked_s)
+        self._timer = self._loop.call_later(MARK_S, self.turned)
 
     def _watch(self) -> None:
-        blocked_at: float | None = None
-        culprit = "code outside of jobs"
-        while not self._stop.wait(_LOOK_S):
-            turned_at = self._turned_at
-            late_s = time.monotonic() - turned_at - _TURN_S
-            if blocked_at is not None and turned_at != blocked_at:
-                self._log.warning(
-                    "! the loop turns again after %.1f s: it was blocked by %s", turned_at - blocked_at, culprit
-                )
-                blocked_at = None
-            if blocked_at is None and late_s * 1000 > BLOCKED_WARN_MS:
-                blocked_at = turned_at
-                culprit = self._who() or "code outside of jobs"
-                self._log.warning(
-                    "! the loop is blocked, for %.1f s so far, by %s: nothing else runs here meanwhile; use a plain "
-                    'function or executor="process" for such work',
-                    late_s,
-                    culprit,
-                )
+        warned_of = -1.0
+        while not self._stopped.wait(LOOK_S):
+            mark = self._turned_at
+            blocked_s = time.monotonic() - mark
+            if blocked_s > self._warn_s and mark != warned_of:
+                warned_of = mark
+                who = self._who() or "something that is no job"
+                self._log.warning("the event loop has been blocked for %.1f s by %s", blocked_s, who)

@@ -1,10 +1,20 @@
-"""Child processes for work that would hold up the loop, and that has to be killable.
+"""Child processes for jobs that need a core of their own, or that must be killable.
 
-Children are started when needed, kept, and given one job at a time. All are started from one thread that lives as long
-as this does, because on Linux the signal that ends an orphan hangs on the *thread* that started it. A child that dies
-(a crash, or killed for a timeout or a cancel) is noticed by the end of its connection, reaped and forgotten.
+A pool of our own, because a job that ran out of time has to be killed, and alone: `concurrent.futures` breaks the
+whole pool when one child dies, and takes no child back. A child is started when none is idle, kept, and taken again,
+the one used last first; as whoever calls `run` holds a slot of the executor, there are at most as many as slots.
 
-State: idle children; all children. Bound: as many as the executor has slots.
+All children are started by one thread that lives as long as they do, because the kernel's "kill it when its parent
+dies" means the *thread* that started it. The same thread waits for children that have ended, so the loop never does.
+
+A child lives in a process group of its own: Ctrl-C in the terminal does not reach it, and what its job has started
+is killed with it. How the two talk is told in `child`; here the loop's end of the connection is one `asyncio.Protocol`.
+
+    idle --ask--> busy --answer--> idle
+      \\             \\--- end of connection: crashed, the exit code says how
+       \\-------------\\-- kill: the connection is aborted, the thread waits for the end
+
+Invariant: a process is in `_processes` from its start until it has been waited for.
 """
 
 from __future__ import annotations
@@ -15,157 +25,232 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from queue import SimpleQueue
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
-import msgpack
+from ..core.values import Failure, Run, Status
+from .child import HEAD_BYTES, pack_request, pack_welcome, unpack_ending
+from .handlers import MESSAGE_MAX_LENGTH, TRACEBACK_MAX_BYTES, Ending, Raised, Source
 
-from ..core.values import Failure, Run, Verdict
-from .child import LENGTH_BYTES, request
-from .handlers import Raised, Source
+END_MAX_S = 1.0
+"""How long a child that hung up may take to end by itself, so that its exit code is its own."""
+ANSWER_EXTRA_BYTES = TRACEBACK_MAX_BYTES + 4 * MESSAGE_MAX_LENGTH + 4 * 1024
+"""What an answer may have beyond the result."""
 
-_CHUNK_BYTES = 65_536
+_START = "from zhero.runtime.child import main; main()"
 
-
-class ChildDied(Exception):
-    """A child process ended in the middle of a job; the text says how."""
-
-
-class Child:
-    """One child process and the connection to it."""
-
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                os.set_inheritable(theirs.fileno(), True)
-                self.process = subprocess.Popen(
-                    [sys.executable, "-m", "zhero.runtime.child", str(theirs.fileno()), *sys.path],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-                )
-        except BaseException:
-            ours.close()
-            raise
-        ours.setblocking(False)
-        self.connection = ours
-
-    def kill(self) -> None:
-        """End it now, whatever it does."""
-        try:
-            self.process.send_signal(signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-
-    def reap(self) -> str:
-        """Wait for a child that is as good as dead, and say how it ended."""
-        self.connection.close()
-        self.kill()
-        code = self.process.wait()
-        if code >= 0:
-            return f"the child process exited with code {code}"
-        try:
-            return f"the child process was killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"the child process was killed by signal {-code}"
+Process = subprocess.Popen[bytes]
 
 
 class Processes:
-    """The children of one executor, on its loop."""
+    """Runs calls in child processes, for coroutines of one loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, result_max_bytes: int) -> None:
         self._loop = loop
-        self._idle: list[Child] = []
-        self._children: set[Child] = set()
-        self._outdated: set[Child] = set()
-        self._orders: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._starter: threading.Thread | None = None
+        self._result_max_bytes = result_max_bytes
+        self._keeper: ThreadPoolExecutor | None = None
+        self._processes: set[Process] = set()  # the keeper's
+        self._children: set[_Child] = set()
+        self._idle: list[_Child] = []
+        self._outdated: set[_Child] = set()
+        self._closed = False
 
-    async def run(self, source: Source, run: Run, on_child: Callable[[Child], None]) -> bytes | Raised:
-        """Run one job in a child; `on_child` hears which, so that it can be killed.
+    async def run(self, run: Run, source: Source) -> Ending:
+        """Have a child run a job. Cancelled, it kills the child.
 
         Raises:
-            ChildDied: it died before it answered.
+            OSError: no process can be started.
         """
         child = self._idle.pop() if self._idle else await self._start()
-        on_child(child)
         try:
-            await self._loop.sock_sendall(child.connection, request(source, run))
-            answer = await self._read(child)
-        except (OSError, asyncio.IncompleteReadError):
-            self._children.discard(child)
-            raise ChildDied(await self._in_starter(child.reap)) from None
-        except BaseException:  # cancelled: the executor closes
-            self._children.discard(child)
+            ending = await child.ask(pack_request(run, source, self._result_max_bytes))
+        except BaseException:
             child.kill()
-            child.reap()
             raise
         if child in self._outdated:
-            self._outdated.discard(child)
-            self._children.discard(child)
-            await self._in_starter(child.reap)
-        else:
+            child.kill()
+        elif child in self._children:
             self._idle.append(child)
-        if answer[0] == "result":
-            return bytes(answer[1])
-        _, verdict, kind, message, trace, wait_ms = answer
-        return Raised(Verdict(verdict), Failure(kind, message, trace), wait_ms)
+        return ending
 
     def renew(self) -> None:
-        """Code has changed: children that are idle end now, the others after their job."""
+        """Code has changed: let children that hold the old one end, busy ones after their job."""
+        self._outdated.update(self._children)
         for child in self._idle:
-            self._children.discard(child)
-            child.reap()
+            child.kill()
         self._idle.clear()
-        self._outdated |= self._children
 
-    def close(self) -> None:
-        """Kill and reap all children, and end the thread that started them."""
+    async def close(self) -> None:
+        """Kill all children; at return they are gone, and so is the thread."""
+        self._closed = True
+        if self._keeper is None:
+            return
+        self._idle.clear()
         for child in self._children:
-            child.reap()
-        self._children.clear()
-        self._idle.clear()
-        if self._starter is not None:
-            self._orders.put(None)
-            self._starter.join()
+            child.kill()
+        try:
+            # One thread, so this comes after a start that is still on its way.
+            await self._loop.run_in_executor(self._keeper, self._end_all)
+        finally:
+            self._keeper.shutdown(wait=True)
 
-    async def _start(self) -> Child:
-        child: Child = await self._in_starter(Child)
+    async def _start(self) -> _Child:
+        if self._keeper is None:
+            self._keeper = ThreadPoolExecutor(1, "zhero-children")
+        starting = self._loop.run_in_executor(self._keeper, self._spawn)
+        try:
+            process, connection = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(self._unwanted)
+            raise
+        child = _Child(self._loop, process, self._lost, self._result_max_bytes + ANSWER_EXTRA_BYTES)
         self._children.add(child)
+        try:
+            await self._loop.create_unix_connection(lambda: child, sock=connection)
+        except BaseException:
+            child.kill()
+            self._lost(child)
+            connection.close()
+            raise
+        child.tell(pack_welcome())
         return child
 
-    async def _in_starter(self, work: Callable[[], Any]) -> Any:
-        if self._starter is None:
-            self._starter = threading.Thread(target=self._serve, name="zhero-children", daemon=True)
-            self._starter.start()
-        future: Future[Any] = Future()
+    def _unwanted(self, starting: asyncio.Future[tuple[Process, socket.socket]]) -> None:
+        """A child came after whoever started it had been cancelled."""
+        if starting.cancelled() or starting.exception() is not None:
+            return
+        process, connection = starting.result()
+        connection.close()
+        _kill(process)
+        if not self._closed:
+            self._loop.run_in_executor(self._keeper, self._bury, process)
 
-        def carry_out() -> None:
-            try:
-                future.set_result(work())
-            except BaseException as error:
-                future.set_exception(error)
+    def _lost(self, child: _Child) -> None:
+        """The connection to a child has ended, and so has the child, or it soon will."""
+        if child not in self._children:
+            return
+        self._children.discard(child)
+        self._outdated.discard(child)
+        if child in self._idle:
+            self._idle.remove(child)
+        if not self._closed:
+            ended = self._loop.run_in_executor(self._keeper, self._bury, child.process)
+            ended.add_done_callback(lambda ended: child.crashed(ended.result()))
 
-        self._orders.put(carry_out)
-        return await asyncio.shield(asyncio.wrap_future(future))
+    # --- in the keeper --------------------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
-        while (order := self._orders.get()) is not None:
-            order()
+    def _spawn(self) -> tuple[Process, socket.socket]:
+        ours, theirs = socket.socketpair()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _START, str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)},
+                process_group=0,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._processes.add(process)
+        return process, ours
 
-    async def _read(self, child: Child) -> list[Any]:
-        data = b""
-        wanted = LENGTH_BYTES
-        while len(data) < wanted:
-            part = await self._loop.sock_recv(child.connection, min(_CHUNK_BYTES, wanted - len(data)))
-            if not part:
-                raise asyncio.IncompleteReadError(data, wanted)
-            data += part
-            if wanted == LENGTH_BYTES and len(data) == LENGTH_BYTES:
-                wanted += int.from_bytes(data)
-        answer: list[Any] = msgpack.unpackb(data[LENGTH_BYTES:])
-        return answer
+    def _bury(self, process: Process) -> int:
+        """Wait for the end of a process. Returns its exit code, or less than 0: minus the signal that killed it."""
+        try:
+            process.wait(END_MAX_S)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+        code = process.wait()
+        self._processes.discard(process)
+        return code
+
+    def _end_all(self) -> None:
+        for process in self._processes:
+            _kill(process)
+        for process in self._processes:
+            process.wait()
+        self._processes.clear()
+
+
+class _Child(asyncio.Protocol):
+    """A child, as the loop sees it: at most one question at a time, and its answer."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        process: Process,
+        lost: Callable[[_Child], None],
+        answer_max_bytes: int,
+    ) -> None:
+        self.process = process
+        self._loop = loop
+        self._tell_lost = lost
+        self._answer_max_bytes = answer_max_bytes
+        self._transport: asyncio.Transport | None = None
+        self._received = bytearray()
+        self._answer: asyncio.Future[Ending] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def tell(self, frame: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(frame)
+
+    async def ask(self, frame: bytes) -> Ending:
+        self._answer = self._loop.create_future()
+        self.tell(frame)
+        return await self._answer
+
+    def kill(self) -> None:
+        _kill(self.process)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        end = HEAD_BYTES + int.from_bytes(self._received[:HEAD_BYTES])
+        if len(self._received) < HEAD_BYTES or (len(self._received) < end <= self._answer_max_bytes):
+            return
+        try:
+            if len(self._received) != end or self._answer is None:
+                raise ValueError("more than an answer")
+            ending = unpack_ending(bytes(self._received[HEAD_BYTES:]))
+        except (ValueError, TypeError):  # a job wrote to a descriptor that is not its own
+            self.kill()
+            return
+        self._received.clear()
+        answer, self._answer = self._answer, None
+        if not answer.done():
+            answer.set_result(ending)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._tell_lost(self)
+
+    def crashed(self, code: int) -> None:
+        """It has ended; if it still owed an answer, this is the one."""
+        if self._answer is not None and not self._answer.done():
+            text = f"the child process that ran the job {_told(code)}"
+            self._answer.set_result(Raised(Failure("JobCrashed", text), status=Status.CRASHED))
+
+
+def _kill(process: Process) -> None:
+    """Kill a process with its group; one that has ended already, and been waited for, is let alone."""
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):  # it is not a leader yet, or has just ended
+            process.kill()
+
+
+def _told(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
