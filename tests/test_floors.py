@@ -32,14 +32,17 @@ runtime.child runtime.heart runtime.slots runtime.threads
 runtime.processes
 runtime.executor
 runtime.driver
-views
+views outcomes options signature
 job
-options
 task
+forms draft
 loader inspection
-settings
-node
-__init__
+settings enqueuing
+client node
+cli.output
+cli.parser cli.generate cli.commands cli.run
+cli.main
+__init__ __main__
 """
 """Lowest first. On the first line: packages, whose own `__init__` is only a docstring."""
 

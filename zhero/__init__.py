@@ -11,7 +11,9 @@ async with zhero.Node(tasks=[send_email]) as node:
 """
 
 from ._version import __version__
+from .client import Client
 from .core.values import Queue
+from .draft import Draft
 from .errors import (
     AlreadyQueued,
     BindFailed,
@@ -42,27 +44,35 @@ from .errors import (
     TaskNotFound,
     ZheroError,
 )
-from .job import Job, JobOptions, MemberOutcome, Outcomes
+from .job import Job
 from .node import Node
+from .outcomes import MemberOutcome, Outcomes
 from .runtime.handlers import Backoff, Context, current
-from .task import Task, task
-from .views import JobView, MemberView, StatusView
+from .task import Task
+from .views import ClusterView, JobView, MemberView, StatsView
+
+# isort: split
+# Last, as a module of this package has the same name.
+from .forms import task, task_from
 
 __all__ = [
     "Backoff",
+    "Client",
+    "ClusterView",
     "Context",
+    "Draft",
     "Job",
-    "JobOptions",
     "JobView",
     "MemberOutcome",
     "MemberView",
     "Node",
     "Outcomes",
     "Queue",
-    "StatusView",
+    "StatsView",
     "Task",
     "current",
     "task",
+    "task_from",
     "Discard",
     "Retry",
     "Signal",

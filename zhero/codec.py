@@ -11,7 +11,7 @@ never turned into something alike.
 | 1    | int beyond 64 bits | two's complement, big-endian                                             |
 | 2    | tuple              | array of its elements                                                    |
 | 3, 4 | set, frozenset     | array of its elements, ordered by their bytes: equal sets are equal bytes |
-| 5, 7 | datetime, time     | array: ISO text with its offset, fold, zone key or nil, zone name or nil  |
+| 5, 7 | datetime, time     | array: ISO text, fold, offset in us or nil, zone key or nil, name or nil  |
 | 6    | date               | ISO text                                                                 |
 | 8    | timedelta          | array: days, seconds, microseconds                                       |
 | 9    | Decimal            | its text                                                                 |
@@ -53,6 +53,7 @@ NESTED_MAX = 8
 _PATH_MAX_LENGTH = 200
 _KEY_MAX_LENGTH = 40
 _BUFFER_BYTES = 512  # to begin with; it grows
+_MICROSECOND = timedelta(microseconds=1)
 
 _INT, _TUPLE, _SET, _FROZENSET, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID = range(1, 11)
 
@@ -80,7 +81,10 @@ def encode(value: object, name: str) -> bytes:
     try:
         data: bytes = Packer(default=_PACK[0], strict_types=True, buf_size=_BUFFER_BYTES).pack(value)
     except Exception as error:  # a foreign tzinfo may raise anything
-        raise ParamsInvalid(_explain(value, name) or f"{name} can't be sent: {error}") from error
+        why = _explain(value, name)
+        if why:  # says all; what lies below is up to a thousand frames of the packer
+            raise ParamsInvalid(why) from None
+        raise ParamsInvalid(f"{name} can't be sent: {error}") from error
     if len(data.translate(None, _STRANGE)) != len(data) and not _is_supported(value):
         raise ParamsInvalid(_explain(value, name))
     return data
@@ -104,15 +108,16 @@ def decode(data: bytes) -> Any:
 def _pack_moment(value: datetime | time) -> bytes:
     zone = value.tzinfo
     key: str | None = zone.key if type(zone) is ZoneInfo else None
+    offset = value.utcoffset()
     name = None
     if zone is not None and key is None:
-        offset = value.utcoffset()
         if offset is None:
             raise ValueError("its time zone has no fixed offset")
         name = value.tzname()
         if name == timezone(offset).tzname(None):
             name = None
-    return _plain_bytes([value.isoformat(), value.fold, key, name])
+    offset_us = None if offset is None else offset // _MICROSECOND
+    return _plain_bytes([value.replace(tzinfo=None).isoformat(), value.fold, offset_us, key, name])
 
 
 def _plain_bytes(value: list[Any]) -> bytes:
@@ -156,16 +161,12 @@ _PACK = [partial(_pack_extended, nested) for nested in range(NESTED_MAX + 1)]
 
 
 def _unpack_moment(kind: type[datetime] | type[time], payload: bytes) -> datetime | time:
-    text, fold, key, name = unpackb(payload)
+    text, fold, offset_us, key, name = unpackb(payload)
     value = kind.fromisoformat(text).replace(fold=fold)
-    if key is not None:
-        return _in_zone(value, key)
-    if name is not None:
-        offset = value.utcoffset()
-        if offset is None:
-            raise ValueError("a zone name without an offset")
-        return value.replace(tzinfo=timezone(offset, name))
-    return value
+    if offset_us is not None:
+        offset = timedelta(microseconds=offset_us)
+        value = value.replace(tzinfo=timezone(offset) if name is None else timezone(offset, name))
+    return value if key is None else _in_zone(value, key)
 
 
 def _in_zone(value: datetime | time, key: str) -> datetime | time:

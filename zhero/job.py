@@ -1,35 +1,51 @@
-"""Jobs as their callers hold them, and the way from a call to the engine and back.
+"""Handles of jobs, and how a call for a job is made.
 
-Node and client are both a `Hub`: whoever can put a call to an engine. What both have in common stands here once: how
-params become bytes, options spans, refusals errors, outcomes results.
+A *hub* is what takes the calls: a node, or a client of one. Here params become bytes (once, a snapshot of that moment),
+units become whole milliseconds, a refusal becomes the error that it means, and an outcome a value or the exception that
+ended the job.
+
+`run_at` becomes a span at this door, on this process's clock: spans travel, instants do not. Every rounding is upward,
+so nothing is early.
+
+A job has ended for its caller when `result()` returns or raises; the job itself never notices who waits. Waiting inside
+another job gives that one's slot back meanwhile (`Hub.waiting`), so `workers=1` can't deadlock.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
+import logging
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
-from . import codec
-from .config import PRIORITY_MAX, SPAN_MAX_MS
-from .core import messages
-from .core.messages import Accepted, Answer, AwaitResult, Call, Cancel, Did, Ended, Enqueue, FindJob, Refusal, Refused
-from .core.values import JobId, Outcome, Status, job_text, keyed_id
+from . import options
+from .codec import decode, encode
+from .config import SPAN_MAX_MS, Limits
+from .core.messages import (
+    Accepted,
+    Answer,
+    AwaitResult,
+    Call,
+    Cancel,
+    Did,
+    Ended,
+    Enqueue,
+    FindJob,
+    Listed,
+    Refusal,
+    Refused,
+)
+from .core.values import JobId, Status, job_text, keyed_id
 from .errors import (
     AlreadyQueued,
     Bug,
-    JobCancelled,
-    JobCrashed,
-    JobDiscarded,
-    JobFailed,
-    JobLost,
     JobNotFound,
-    JobTimedOut,
     NotRunning,
     ParamsInvalid,
     QueueFull,
@@ -37,345 +53,443 @@ from .errors import (
     TaskNotFound,
     ZheroError,
 )
-from .runtime.handlers import span_ms
+from .outcomes import Outcomes, failure_of
 from .views import JobView
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-Span = float | timedelta
-"""Seconds, or a timedelta."""
+_log = logging.getLogger("zhero")
 
 
 class Hub(Protocol):
-    """A node or a client: whoever can put a call to an engine."""
+    """What takes the calls of this process: a node, or a client."""
 
     @property
-    def payload_max_bytes(self) -> int: ...
+    def payload_max_bytes(self) -> int:
+        """The largest encoded params of one job."""
+        ...
 
-    async def ask(self, call: Call) -> Answer: ...
+    async def ask(self, call: Call) -> Answer:
+        """Put a call, and wait for its answer.
 
-    def ask_soon(self, call: Call) -> concurrent.futures.Future[Answer]: ...
+        Raises:
+            NotRunning, NotReached: there is nobody to answer.
+        """
+        ...
 
-    def take_id(self) -> JobId: ...
+    def ask_soon(self, call: Call) -> concurrent.futures.Future[Answer]:
+        """The same from any thread, without waiting."""
+        ...
 
-    def wall_ms(self) -> float: ...
+    def take_id(self) -> JobId:
+        """An id for a new job; from any thread, never the same twice."""
+        ...
 
-    def waiting(self) -> contextlib.AbstractAsyncContextManager[None]: ...
+    def waiting(self) -> AbstractAsyncContextManager[None]:
+        """Around a wait for another job: the slot of the job that waits is another's meanwhile."""
+        ...
 
-    def waiting_sync(self) -> contextlib.AbstractContextManager[None]: ...
+    def waiting_sync(self) -> AbstractContextManager[None]:
+        """The same for a job in a thread."""
+        ...
+
+    def wall_ms(self) -> float:
+        """Ms since the epoch, by the clock that spans are counted on."""
+        ...
+
+
+# --- options of one job -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """How jobs are enqueued; `of` checks. `run_at_ms`: since the Unix epoch."""
+    """When and how a job is to run; None: not said.
 
-    run_in_ms: int = 0
-    run_at_ms: float | None = None
+    Attributes:
+        run_in_ms: a span from its enqueueing.
+        run_at_ms: an instant, ms since the epoch; not together with `run_in_ms`.
+        key: an id of the caller's own.
+    """
+
+    run_in_ms: int | None = None
+    run_at_ms: int | None = None
     priority: int | None = None
     key: str | None = None
     announce: bool | None = None
 
-    @classmethod
-    def of(
-        cls,
+    def given(
+        self,
         *,
-        run_in: Span | None = None,
+        run_in: float | timedelta | None = None,
         run_at: float | datetime | None = None,
         priority: int | None = None,
         id: str | None = None,
         announce: bool | None = None,
     ) -> JobOptions:
-        """Options from what a user gives.
+        """These options with others in place of what is said anew.
+
+        Args:
+            run_in: seconds or a timedelta from now.
+            run_at: ms since the Unix epoch or an aware datetime; past: now.
+            priority: -100..100; higher runs first.
+            id: the caller's own name for the job: the same twice is one job.
+            announce: whether its start and end are logged.
 
         Raises:
-            ParamsInvalid: one of them can't be; the message names it.
+            ParamsInvalid: naming the option.
         """
-        if run_in is not None and run_at is not None:
-            raise ParamsInvalid("run_in and run_at are two ways to say the same thing: give one of them")
-        try:
-            wait_ms = 0 if run_in is None else span_ms(run_in)
-        except (TypeError, ValueError) as error:
-            raise ParamsInvalid(f"run_in: {error}") from None
-        if priority is not None and (type(priority) is not int or abs(priority) > PRIORITY_MAX):
-            raise ParamsInvalid(f"priority: an int from {-PRIORITY_MAX} to {PRIORITY_MAX}, not {priority!r}")
-        if id is not None and (type(id) is not str or not 0 < len(id) <= 200):
-            raise ParamsInvalid(f"id: a text of 1 to 200 characters, not {id!r}")
-        if announce is not None and type(announce) is not bool:
-            raise ParamsInvalid(f"announce: True or False, not {announce!r}")
-        return cls(wait_ms, None if run_at is None else _instant_ms(run_at), priority, id, announce)
+        read: dict[str, Any] = {
+            "run_in_ms": _read("run_in", options.span_ms, run_in),
+            "run_at_ms": _read("run_at", options.instant_ms, run_at),
+            "priority": _read("priority", options.priority, priority),
+            "key": _read("id", _key, id),
+            "announce": _read("announce", options.flag, announce),
+        }
+        made = replace(self, **{field: value for field, value in read.items() if value is not None})
+        if made.run_in_ms is not None and made.run_at_ms is not None:
+            raise ParamsInvalid("run_in and run_at are both given: when is the job to run?")
+        return made
 
     def delay_ms(self, wall_ms: float) -> int:
-        """The span from now after which the job may run, in whole ms, rounded up."""
+        """The span from now until it may run; 0: at once.
+
+        Raises:
+            ParamsInvalid: `run_at` is more than ten years off.
+        """
         if self.run_at_ms is None:
-            return self.run_in_ms
-        return max(0, math.ceil(self.run_at_ms - math.floor(wall_ms)))
+            return self.run_in_ms or 0
+        delay_ms = max(0, self.run_at_ms - math.floor(wall_ms))
+        if delay_ms > SPAN_MAX_MS:
+            raise ParamsInvalid(f"run_at={self.run_at_ms} is more than ten years off; it is in milliseconds")
+        return delay_ms
 
 
-def _instant_ms(run_at: object) -> float:
-    if isinstance(run_at, datetime):
-        if run_at.tzinfo is None:
-            raise ParamsInvalid("run_at: a datetime needs a time zone, as in datetime.now(timezone.utc)")
-        return run_at.timestamp() * 1000
-    if type(run_at) not in (int, float):
-        raise ParamsInvalid(f"run_at: milliseconds since the epoch or an aware datetime, not {run_at!r}")
-    instant = cast(float, run_at)
-    if not 0 <= instant < 4_102_444_800_000 + SPAN_MAX_MS:
-        raise ParamsInvalid(f"run_at: milliseconds since the epoch, not {run_at!r}")
-    return instant
+NO_OPTIONS = JobOptions()
 
 
-def build_enqueue(hub: Hub, task: str, batch: list[Mapping[str, Any]], options: JobOptions) -> Enqueue:
-    """The call that enqueues one job per params of `batch`.
-
-    Raises:
-        ParamsInvalid: params can't be sent, are too large, or not what an option allows.
-    """
-    limit = hub.payload_max_bytes
-    if options.key is not None and len(batch) != 1:
-        raise ParamsInvalid("an id of your own is for one job")
-    jobs: list[tuple[JobId, bytes]] = []
-    for params in batch:
-        encoded = codec.encode(dict(params), "params")
-        if len(encoded) > limit:
-            raise ParamsInvalid(
-                f"params of {task} take {len(encoded):,} bytes, the limit is {limit:,} (max_payload): "
-                "send a path or a key to what is large"
-            )
-        jobs.append((hub.take_id() if options.key is None else keyed_id(task, options.key), encoded))
-    delay_ms = options.delay_ms(hub.wall_ms())
-    if delay_ms > SPAN_MAX_MS:
-        raise ParamsInvalid("run_at is more than ten years ahead; it is milliseconds, not microseconds")
-    return Enqueue(task, jobs, options.priority, options.announce, delay_ms, options.key is not None)
+def _read(field: str, reader: Callable[[object], Any], value: object) -> Any:
+    if value is None:
+        return None
+    try:
+        return reader(value)
+    except ValueError as error:
+        raise ParamsInvalid(f"{field}={value!r}: {error}") from None
 
 
-def accepted(answer: Answer, task: str) -> list[JobId]:
-    """The ids in the answer to an enqueue.
+def _key(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("give a text that is not empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("text with lone surrogates can't be an id") from None
+    return value
+
+
+# --- calls --------------------------------------------------------------------------------------------------------
+
+
+def encode_params(hub: Hub, task: str, params: Mapping[str, Any]) -> bytes:
+    """The params of a job as they travel.
 
     Raises:
-        ZheroError: it was refused.
+        ParamsInvalid: one can't be sent, or all together are too large.
     """
+    try:
+        data = encode(params, "params")
+    except ParamsInvalid as error:
+        raise ParamsInvalid(f"task {task}: {error}") from error
+    if len(data) > hub.payload_max_bytes:
+        raise ParamsInvalid(
+            f"task {task}: the params are {len(data)} bytes when encoded, more than the {hub.payload_max_bytes} "
+            "allowed (max_payload): store what is large, and pass its place"
+        )
+    return data
+
+
+def build_enqueue(hub: Hub, task: str, batch: Sequence[Mapping[str, Any]], job_options: JobOptions) -> Enqueue:
+    """The call that enqueues one job for each of these params.
+
+    Raises:
+        ParamsInvalid: params can't be sent, there are too many, or one id is to name several jobs.
+    """
+    limit = Limits().batch_max_count
+    if len(batch) > limit:
+        raise ParamsInvalid(f"task {task}: {len(batch)} jobs at once, {limit} are allowed: make several calls")
+    return _call_of(hub, task, [encode_params(hub, task, params) for params in batch], job_options)
+
+
+def _call_of(hub: Hub, task: str, batch: list[bytes], job_options: JobOptions) -> Enqueue:
+    key = job_options.key
+    if key is not None and len(batch) != 1:
+        raise ParamsInvalid(f"task {task}: the id {key!r} names one job, and {len(batch)} are to be enqueued")
+    return Enqueue(
+        task,
+        [(hub.take_id() if key is None else keyed_id(task, key), data) for data in batch],
+        job_options.priority,
+        job_options.announce,
+        job_options.delay_ms(hub.wall_ms()),
+        key is not None,
+    )
+
+
+async def enqueue_all(
+    hub: Hub, task: str, batch: Sequence[Mapping[str, Any]], job_options: JobOptions = NO_OPTIONS
+) -> list[Job[Any]]:
+    """Enqueue one job for each of these params, all or none.
+
+    Returns:
+        Their handles, in the order of the params; all are accepted.
+
+    Raises:
+        ParamsInvalid: before anything is queued.
+        TaskNotFound, AlreadyQueued, QueueFull, NotRunning: nothing was enqueued.
+    """
+    if not batch:
+        return []
+    call = build_enqueue(hub, task, batch, job_options)
+    return [Job(hub, task, job) for job in _accepted(await hub.ask(call))]
+
+
+async def enqueue_encoded(hub: Hub, task: str, data: bytes, job_options: JobOptions) -> Job[Any]:
+    """The same for one job whose params are encoded already."""
+    (job,) = _accepted(await hub.ask(_call_of(hub, task, [data], job_options)))
+    return Job(hub, task, job)
+
+
+def enqueue_soon(hub: Hub, task: str, params: Mapping[str, Any], job_options: JobOptions = NO_OPTIONS) -> Job[Any]:
+    """Enqueue a job from any thread, without waiting until it is accepted.
+
+    Raises:
+        ParamsInvalid: before anything is queued. What is refused later is raised by `Job.wait_accepted` and logged.
+    """
+    call = build_enqueue(hub, task, [params], job_options)
+    return Job(hub, task, call.jobs[0][0], hub.ask_soon(call))
+
+
+def _accepted(answer: Answer) -> list[JobId]:
     if isinstance(answer, Accepted):
         return answer.jobs
-    raise error_of(answer, task)
+    raise _unexpected(answer)
 
 
-def error_of(answer: Answer, what: str) -> ZheroError:
-    """The error that a refusal becomes. `what`: the task or job it is about."""
-    if not isinstance(answer, Refused):
-        return Bug(f"unexpected answer {answer}")
-    why, detail = answer.why, answer.detail
-    match why:
-        case Refusal.UNKNOWN_TASK:
-            return TaskNotFound(f"no member has a task named {what!r}: `zhero status` shows those that there are")
-        case Refusal.UNKNOWN_JOB:
-            return JobNotFound(f"no job {what}: it never was, or its result is kept no longer (result_ttl)")
-        case Refusal.ALREADY_QUEUED:
-            return AlreadyQueued(f"periodic task {what} is scheduled already, once for the whole cluster")
-        case Refusal.QUEUE_FULL:
-            return QueueFull(f"the queue is full: {detail}; nothing was enqueued")
-        case Refusal.TOO_LARGE | Refusal.PARAMS_INVALID:
-            return ParamsInvalid(f"{what}: {detail}")
-        case Refusal.NOT_PERIODIC:
-            return TaskInvalid(f"task {what} has no frequency, so there is no schedule to start or stop")
-        case Refusal.LEAVING:
-            return NotRunning(f"{detail}; nothing was enqueued")
+def _unexpected(answer: Answer) -> ZheroError:
+    return error_of(answer) if isinstance(answer, Refused) else Bug(f"an answer that nobody asked for: {answer}")
 
 
-_FAILURES: dict[Status, type[JobFailed]] = {
-    Status.FAILED: JobFailed,
-    Status.TIMED_OUT: JobTimedOut,
-    Status.CRASHED: JobCrashed,
-    Status.DISCARDED: JobDiscarded,
-    Status.CANCELLED: JobCancelled,
-    Status.LOST: JobLost,
+_ERRORS: dict[Refusal, tuple[type[ZheroError], str]] = {
+    Refusal.UNKNOWN_TASK: (TaskNotFound, "no member has a task named {!r}: is it among the tasks of a node?"),
+    Refusal.UNKNOWN_JOB: (
+        JobNotFound,
+        "job {} is not known: it never was, or it ended longer ago than its result is kept (result_ttl)",
+    ),
+    Refusal.ALREADY_QUEUED: (AlreadyQueued, "task {} runs by itself, and its next round is queued already"),
+    Refusal.QUEUE_FULL: (QueueFull, "full: {}; nothing was enqueued"),
+    Refusal.TOO_LARGE: (ParamsInvalid, "too large: {}"),
+    Refusal.PARAMS_INVALID: (ParamsInvalid, "{}"),
+    Refusal.NOT_PERIODIC: (TaskInvalid, "task {} has no frequency, so it has no schedule to stop or start"),
+    Refusal.LEAVING: (NotRunning, "{}"),
 }
 
 
-def failure_of(job: JobId, task: str, outcome: Outcome) -> JobFailed:
-    """The error of a job that ended without a result."""
-    failure = outcome.failure
-    kind = failure.kind if failure is not None else outcome.status.value
-    message = f"{task} {outcome.status.value.replace('_', ' ')}"
-    if failure is not None:
-        message += f": {failure.kind}: {failure.message}" if failure.message else f": {failure.kind}"
-    trace = failure.traceback if failure is not None else ""
-    error = _FAILURES[outcome.status](message, job_id=job_text(job), kind=kind, remote_traceback=trace)
-    if trace:
-        error.add_note(f"where it was raised:\n{trace}")
-    return error
+def error_of(refused: Refused) -> ZheroError:
+    """The error that a refusal means; its detail is the name, the id or the limit that it is about."""
+    kind, text = _ERRORS[refused.why]
+    return kind(text.format(refused.detail))
 
 
-@dataclass(frozen=True, slots=True)
-class MemberOutcome(Generic[R_co]):
-    """What became of an "all" job at one member. `error`: set if it ran and went wrong."""
-
-    member: str
-    status: str
-    value: R_co | None
-    error: JobFailed | None
+# --- handles ------------------------------------------------------------------------------------------------------
 
 
-class Outcomes(Mapping[str, MemberOutcome[R]]):
-    """How an "all" job ended: member name -> outcome there.
-
-    Two members of one name are told apart by the beginning of their node ids.
-    """
-
-    def __init__(self, outcomes: dict[str, MemberOutcome[R]]) -> None:
-        self._outcomes = outcomes
-
-    def __getitem__(self, member: str) -> MemberOutcome[R]:
-        return self._outcomes[member]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._outcomes)
-
-    def __len__(self) -> int:
-        return len(self._outcomes)
-
-    def __repr__(self) -> str:
-        return f"Outcomes({ {name: it.status for name, it in self._outcomes.items()} })"
-
-    @property
-    def ok(self) -> bool:
-        """Whether every member that ran it did well."""
-        return not self.failed
-
-    @property
-    def failed(self) -> dict[str, JobFailed]:
-        """Member -> error, of those that did not do well."""
-        return {name: it.error for name, it in self._outcomes.items() if it.error is not None}
-
-    @property
-    def skipped(self) -> list[str]:
-        """Members that did not run it: they have not the task, no worker, or are busy with an earlier round."""
-        return [name for name, it in self._outcomes.items() if it.status == Status.SKIPPED.value]
-
-    @property
-    def results(self) -> dict[str, R]:
-        """Member -> what the task returned there."""
-        done = {name: it for name, it in self._outcomes.items() if it.status == Status.SUCCEEDED.value}
-        return {name: cast(R, it.value) for name, it in done.items()}
-
-
-class Job(Generic[R]):
-    """An enqueued job. Made by `enqueue`; cheap to keep, cheap to drop.
+class Job(Generic[R_co]):
+    """A job that was enqueued. The handle holds nothing of it but its id.
 
     Attributes:
-        id: 32 hexadecimal digits.
         task: name of its task.
     """
 
-    __slots__ = ("_hub", "_job", "_soon", "task")
+    __slots__ = ("_hub", "_id", "_pending", "task")
 
-    def __init__(self, hub: Hub, job: JobId, task: str, soon: concurrent.futures.Future[Answer] | None = None) -> None:
+    def __init__(
+        self, hub: Hub, task: str, job: JobId, pending: concurrent.futures.Future[Answer] | None = None
+    ) -> None:
         self._hub = hub
-        self._job = job
-        self._soon = soon
+        self._id = job
+        self._pending = pending
         self.task = task
+        if pending is not None:
+            pending.add_done_callback(self._log_refusal)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} of {self.task}>"
 
     @property
     def id(self) -> str:
-        return job_text(self._job)
+        """32 hexadecimal digits."""
+        return job_text(self._id)
 
-    def __repr__(self) -> str:
-        return f"<zhero.Job {self.task} {self.id}>"
-
-    async def result(self, timeout: float | None = None) -> R:
-        """Wait for the end of the job and return what its task returned: of an "all" job, `Outcomes`.
-
-        A job that waits for another one gives its slot back meanwhile.
+    async def result(self, timeout: float | None = None) -> R_co:
+        """Wait until the job has ended.
 
         Args:
-            timeout: seconds; None: as long as it takes.
+            timeout: seconds to wait at most; None: as long as it takes.
+
+        Returns:
+            What the task returned; for scope "all" the `Outcomes`.
 
         Raises:
-            TimeoutError: it has not ended in that time; it goes on.
-            JobFailed: or a subclass: it ended without a result.
-            JobNotFound: its result is kept no longer.
+            JobFailed: it ended without a result; which of its subclasses says how. It has the remote traceback.
+            JobNotFound: it ended longer ago than its result is kept.
+            TimeoutError: it has not ended in time. The job goes on.
         """
-        async with self._hub.waiting():
-            async with asyncio.timeout(timeout):
-                if self._soon is not None:
-                    accepted(await asyncio.wrap_future(self._soon), self.task)
-                answer = await self._hub.ask(AwaitResult(self._job))
-        return self._result(answer)
+        return cast("R_co", self._value_of(await self._ended(timeout)))
 
-    def result_sync(self, timeout: float | None = None) -> R:
-        """The same for synchronous code; not on an event loop."""
-        _refuse_loop("await job.result()")
-        with self._hub.waiting_sync():
-            if self._soon is not None:
-                accepted(self._soon.result(timeout), self.task)
-            answer = self._hub.ask_soon(AwaitResult(self._job)).result(timeout)
-        return self._result(answer)
+    @overload
+    async def outcomes(self: Job[Outcomes[R]], timeout: float | None = None) -> Outcomes[R]: ...
+    @overload
+    async def outcomes(self: Job[R], timeout: float | None = None) -> Outcomes[R]: ...
+    async def outcomes(self, timeout: float | None = None) -> Outcomes[Any]:
+        """Wait until a job of scope "all" has ended at each member.
 
-    def wait_accepted(self, timeout: float | None = None) -> None:
-        """For a job of `enqueue_soon`: wait until it is held as promised; not on an event loop.
+        Args:
+            timeout: seconds to wait at most; None: as long as it takes.
 
         Raises:
-            ZheroError: it was refused; nothing was enqueued.
+            TaskInvalid: the job is of scope "any".
+            JobNotFound, TimeoutError: as `result`.
         """
-        if self._soon is not None:
-            _refuse_loop("await task.enqueue()")
-            accepted(self._soon.result(timeout), self.task)
+        ended = await self._ended(timeout)
+        if ended.parts is None:
+            raise TaskInvalid(f'task {self.task} has scope "any": its jobs have one result, and no outcomes')
+        return Outcomes.of(ended.parts, self.id, self.task)
 
     async def cancel(self) -> bool:
-        """Cancel it. True: it will not run (any more). False: it has ended, or runs on in a thread."""
-        answer = await self._hub.ask(Cancel(self._job))
-        if isinstance(answer, Did):
-            return answer.done
-        raise error_of(answer, self.id)
+        """Do not run it (any more).
+
+        Returns:
+            True if it will not run, or was stopped; False if it has ended, or can't be stopped and runs on.
+
+        Raises:
+            JobNotFound: it ended longer ago than its result is kept.
+        """
+        await self._until_accepted()
+        answer = await self._hub.ask(Cancel(self._id))
+        if not isinstance(answer, Did):
+            raise _unexpected(answer)
+        return answer.done
 
     async def view(self) -> JobView:
         """The job as it is now.
 
         Raises:
-            JobNotFound: it is live no more, and no dead letter.
+            JobNotFound: it ended longer ago than its result is kept.
         """
-        answer = await self._hub.ask(FindJob(self._job))
-        if isinstance(answer, messages.Listed):
-            return JobView.of(answer.jobs[0])
-        raise error_of(answer, self.id)
+        await self._until_accepted()
+        answer = await self._hub.ask(FindJob(self._id))
+        if not isinstance(answer, Listed) or not answer.jobs:
+            raise _unexpected(answer)
+        return JobView.of(answer.jobs[0])
 
-    def _result(self, answer: Answer) -> R:
+    def wait_accepted(self, timeout: float | None = None) -> None:
+        """Wait, in a thread without an event loop, until a job of `enqueue_soon` is accepted.
+
+        Args:
+            timeout: seconds to wait at most; None: as long as it takes.
+
+        Raises:
+            TaskNotFound, AlreadyQueued, QueueFull, ParamsInvalid, NotRunning: it was refused.
+            TimeoutError: there was no answer in time. The job may be accepted still.
+        """
+        self._refuse_on_a_loop("wait_accepted")
+        if self._pending is None:
+            return
+        with self._hub.waiting_sync():
+            try:
+                answer = self._pending.result(timeout)
+            except TimeoutError:
+                if self._pending.done():
+                    raise
+                raise TimeoutError(f"{self!r} was not accepted within {timeout} s") from None
+        self._take_acceptance(answer)
+
+    def result_sync(self, timeout: float | None = None) -> R_co:
+        """`result` for a thread without an event loop: of a synchronous program, or a job in a thread.
+
+        Args:
+            timeout: seconds to wait at most; None: as long as it takes.
+
+        Raises:
+            NotRunning: an event loop runs in this thread: `await job.result()` there.
+            Exception: otherwise as `result` and `wait_accepted`.
+        """
+        self._refuse_on_a_loop("result_sync")
+        until_s = None if timeout is None else time.monotonic() + timeout
+        self.wait_accepted(timeout)
+        with self._hub.waiting_sync():
+            future = self._hub.ask_soon(AwaitResult(self._id))
+            try:
+                answer = future.result(None if until_s is None else max(0, until_s - time.monotonic()))
+            except TimeoutError:
+                if future.done():
+                    raise
+                future.cancel()
+                raise self._too_late(timeout) from None
+        return cast("R_co", self._value_of(self._as_ended(answer)))
+
+    async def _ended(self, timeout: float | None) -> Ended:
+        async with self._hub.waiting():
+            limit = asyncio.timeout(timeout)
+            try:
+                async with limit:
+                    await self._until_accepted()
+                    answer = await self._hub.ask(AwaitResult(self._id))
+            except TimeoutError:
+                if limit.expired():
+                    raise self._too_late(timeout) from None
+                raise
+        return self._as_ended(answer)
+
+    async def _until_accepted(self) -> None:
+        if self._pending is not None:
+            # A caller who gives up waiting must not take the job back.
+            self._take_acceptance(await asyncio.shield(asyncio.wrap_future(self._pending)))
+
+    def _take_acceptance(self, answer: Answer) -> None:
+        (self._id,) = _accepted(answer)
+        self._pending = None
+
+    def _log_refusal(self, pending: concurrent.futures.Future[Answer]) -> None:
+        """Nobody may be waiting for the answer, and an error must not pass in silence."""
+        if pending.cancelled():
+            return
+        error = pending.exception()
+        if error is None and isinstance(answer := pending.result(), Refused):
+            error = error_of(answer)
+        if error is not None:
+            _log.error("! not accepted %s id=%s why=%s", self.task, self.id, error)
+
+    def _as_ended(self, answer: Answer) -> Ended:
         if not isinstance(answer, Ended):
-            raise error_of(answer, self.id)
-        if answer.parts is not None:
-            return cast(R, self._outcomes(answer.parts))
-        return cast(R, value_of(self._job, self.task, answer.outcome))
+            raise _unexpected(answer)
+        return answer
 
-    def _outcomes(self, parts: list[messages.PartEnded]) -> Outcomes[Any]:
-        names = [part.member.name for part in parts]
-        outcomes: dict[str, MemberOutcome[Any]] = {}
-        for part in parts:
-            name = part.member.name
-            if names.count(name) > 1:
-                name += f" ({part.member.life.node.hex()[:8]})"
-            status, value, error = part.outcome.status, None, None
-            if status is Status.SUCCEEDED:
-                value = codec.decode(part.outcome.result)
-            elif status is not Status.SKIPPED:
-                error = failure_of(self._job, self.task, part.outcome)
-            outcomes[name] = MemberOutcome(name, status.value, value, error)
-        return Outcomes(outcomes)
+    def _value_of(self, ended: Ended) -> Any:
+        if ended.parts is not None:
+            return Outcomes.of(ended.parts, self.id, self.task)
+        if ended.outcome.status is not Status.SUCCEEDED:
+            raise failure_of(ended.outcome, self.id, self.task)
+        return decode(ended.outcome.result)
 
+    def _too_late(self, timeout: float | None) -> TimeoutError:
+        return TimeoutError(f"{self!r} has not ended within {timeout} s; it goes on")
 
-def value_of(job: JobId, task: str, outcome: Outcome) -> Any:
-    """What a task returned.
-
-    Raises:
-        JobFailed: it did not.
-    """
-    if outcome.status is Status.SUCCEEDED:
-        return codec.decode(outcome.result)
-    raise failure_of(job, task, outcome)
-
-
-def _refuse_loop(instead: str) -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise NotRunning(f"this would block the event loop of the calling code: use {instead}")
+    def _refuse_on_a_loop(self, method: str) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise NotRunning(
+            f"{method}() would block the event loop that runs in this thread, and the job may need it: "
+            "await job.result() here"
+        )

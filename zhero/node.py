@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
@@ -23,13 +23,15 @@ from . import codec, settings
 from ._version import __version__
 from .config import Limits
 from .core.messages import Answer, Call
-from .core.values import IdSource
+from .core.values import IdSource, JobId
+from .draft import Draft
+from .enqueuing import Enqueuing
 from .errors import NotRunning, ParamsInvalid, TaskNotFound
-from .inspection import Inspection
-from .loader import load, unique
+from .forms import task
+from .loader import load
 from .runtime.driver import Driver, Setup
 from .runtime.handlers import Handler
-from .task import Task, running_nodes, task
+from .task import Task, running_nodes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,11 +46,12 @@ SEVERITIES = {
 }
 
 
-class Node(Inspection):
+class Node(Enqueuing):
     """One process of the cluster.
 
     Args:
-        tasks: a folder, a module, or an iterable of tasks.
+        tasks: a folder or file, a module, or an iterable of those and of tasks.
+        join: endpoints of nodes to reach; used by clients.
         name: shown to people; default: host and process id.
         bind: where to listen; default: loopback, a free port.
         cluster: nodes with the same one work together; default: from the project.
@@ -69,6 +72,7 @@ class Node(Inspection):
         name: str | None = None,
         bind: str | None = None,
         cluster: str | None = None,
+        join: list[str] | None = None,
         workers: int | None = None,
         drain_timeout: float | None = None,
         max_jobs: int | None = None,
@@ -81,6 +85,7 @@ class Node(Inspection):
             name=name,
             bind=bind,
             cluster=cluster,
+            join=join,
             workers=workers,
             drain_timeout=drain_timeout,
             max_jobs=max_jobs,
@@ -91,24 +96,30 @@ class Node(Inspection):
         )
         self.name = self.settings.name
         self._ids = IdSource(int.from_bytes(os.urandom(8)))
+        self._ids_lock = threading.Lock()
         self._log = logging.getLogger("zhero")
         self._actions: dict[str, Task] = {}
         self._tasks: dict[str, Task] = {}
         self._handlers: dict[str, Handler] = {}
         self._driver: Driver | None = None
         self._thread: threading.Thread | None = None
-        given = [] if tasks is None else load(tasks)
-        for path in self.settings.tasks or () if tasks is None else ():
-            given += load(path)
-        self._add([run_action, *given])
+        given = self.settings.tasks or () if tasks is None else _sources(tasks)
+        self._add([run_action, *(it for source in given for it in load(source))])
 
     # --- tasks and actions ----------------------------------------------------------------------------------------
 
     def _add(self, tasks: Iterable[Task]) -> None:
-        known = [("this node", it) for it in self._tasks.values()]
-        for it in unique([*known, *(("the tasks given to it", it) for it in tasks)]):
+        for it in load([*self._tasks.values(), *tasks]):
             self._tasks[it.name] = it
             self._handlers[it.name] = it.handler(self)
+
+    def task(self, fields: Mapping[str, object]) -> Draft:
+        """A job in the origin's form, by the name of its task: `name`, `runAt`, `params`, `toAnnounce`.
+
+        Raises:
+            TaskNotFound, ParamsInvalid: see `Draft`.
+        """
+        return Draft(self, self._tasks.get, fields)
 
     @property
     def tasks(self) -> dict[str, Task]:
@@ -129,8 +140,8 @@ class Node(Inspection):
         it = self._actions.get(name)
         if it is None:
             raise TaskNotFound(f"no action named {name!r} on this node: register it with @node.action")
-        it.code.check(params, name)
-        result = it.code.call(params, self)
+        it.check_params(params)
+        result = it.call(params, self)
         return await result if asyncio.iscoroutine(result) else result
 
     def log(self, message: str, severity: str = "info") -> None:
@@ -220,6 +231,11 @@ class Node(Inspection):
         self._thread_stop = threading.Event()
         asyncio.run(serve())
 
+    def take_id(self) -> JobId:
+        """A new job id; from any thread."""
+        with self._ids_lock:
+            return self._ids.take()
+
     # --- the hub --------------------------------------------------------------------------------------------------
 
     @property
@@ -269,10 +285,19 @@ class Node(Inspection):
             if not isinstance(params, dict):
                 return "params must be a table of names"
             if it is not None:
-                it.code.check(params, name)  # pyright: ignore[reportUnknownArgumentType]
+                it.check_params(params)  # pyright: ignore[reportUnknownArgumentType]
         except ParamsInvalid as error:
             return str(error)
         return None
+
+
+def _sources(tasks: str | Path | ModuleType | Iterable[Any]) -> list[object]:
+    """Paths and modules each by itself; tasks together, so that two of one name are found."""
+    if isinstance(tasks, (str, Path, ModuleType)):
+        return [tasks]
+    given: list[object] = list(tasks)
+    places = [it for it in given if isinstance(it, (str, Path, ModuleType))]
+    return [*places, [it for it in given if it not in places]]
 
 
 @task(name="runAction", description="run the action named in params")

@@ -1,511 +1,413 @@
-"""Tasks: definitions with metadata and a `run`, in each of the forms in which they can be written.
+"""Tasks: what is to be done, defined once, in any of three forms.
 
-A decorated function, a class with metadata and a `run`, and an object shaped as the origin's all give the same: a
-`Task`. Making one registers nothing; a node is given tasks. A task is used through a node: the one said by `on`, else
-that of the job that is running, else the only one that this process runs.
+    @zhero.task(retries=5)                     class CleanLogFiles(zhero.Task):         zhero.task_from({
+    async def send_email(to: str): ...             name = "cleanLogFiles"                   "name": "sayHi", ...,
+                                                   async def run(self, max_bytes): ...      "run": say_hi})
 
-`run` runs inline, here and now, on a round-tripped copy of its params, so that inline and queued runs behave alike.
-`enqueue` takes its parameters and its result type from `run`. A function whose first parameter is named `api` receives
-the node there; one that takes nothing but `params` receives the whole dict.
+All give a `Task`: a `Definition` (its options), a `Signature` (how its function takes params) and the function itself.
+Defining registers nothing: a node is given its tasks. A task finds its way to a node by name when it is used: the node
+chosen with `on`, else that of the running job, else the only one that runs in this process (`running_nodes`).
+
+`options` and `on` return a twin, that differs in nothing else, so what they return is used like the task itself.
+
+`run` is the function, here and now, on a copy of the params that has gone through the codec: what a queued run would
+be given. In the class form the class's own `run` stays as it is written; each instance has its inline one before it.
+
+Types: a function's parameters are read by the same *names* as in `signature`, so the protocols below name them; `Never`
+for the node accepts whatever type it is annotated with. `FunctionTask` has the parameters of the call (Q) and those of
+the params (P), what the function returns (C) and what a job of it results in (R). The class form has only its `run`,
+from which `enqueue` takes both. `tests/typing` has what mypy and pyright make of it.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Literal, Never, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
-from . import codec
+from . import options
+from .codec import decode, encode
 from .core.values import Scope, TaskSpec
 from .errors import NotBound, ParamsInvalid, TaskInvalid
-from .job import Hub, Job, JobOptions, Outcomes, Span, accepted, build_enqueue
-from .options import OPTIONS, ORIGIN_NAMES, REQUIRED_OF_ORIGIN, Definition, define, nearest
+from .job import NO_OPTIONS, Hub, Job, JobOptions, enqueue_all, enqueue_soon
+from .options import Definition, Executor
 from .runtime.handlers import Backoff, Handler, Source, current_or_none
+from .signature import Signature
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
-V = TypeVar("V")
-V_co = TypeVar("V_co", covariant=True)
+C_co = TypeVar("C_co", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
-
-class Api(Protocol):
-    """What a task can count on in its node."""
-
-    def log(self, message: str, severity: str = "info") -> None: ...
-
-
-A = TypeVar("A", bound=Api)
+Async = Coroutine[Any, Any, R]
 
 running_nodes: list[Hub] = []
-"""The nodes that run in this process; a task finds its own here if there is just one."""
+"""The nodes that run in this process; each puts itself here while it does."""
 
 
-class Code:
-    """The code of a task: what it wants to be called with, and whether params fit.
-
-    Raises:
-        TaskInvalid: it takes what can't be given by name.
-    """
-
-    def __init__(self, function: Callable[..., Any], where: str) -> None:
-        self.function = function
-        parameters = list(inspect.signature(function).parameters.values())
-        self.wants_api = bool(parameters) and parameters[0].name == "api"
-        if self.wants_api:
-            parameters = parameters[1:]
-        for parameter in parameters:
-            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
-                raise TaskInvalid(f"{where}: parameter {parameter} of run can't be given by name, as all params are")
-        self.wants_dict = len(parameters) == 1 and parameters[0].name == "params"
-        named = [it for it in parameters if it.kind is not it.VAR_KEYWORD]
-        self._signature = inspect.Signature(parameters)
-        self._known = frozenset(it.name for it in named)
-        self._required: frozenset[str] = frozenset(it.name for it in named if it.default is it.empty)
-        self._open = self.wants_dict or len(named) < len(parameters)
-        if self.wants_dict:
-            self._required = frozenset()
-
-    def call(self, params: dict[str, Any], api: Any) -> Any:
-        """Call it with params that fit."""
-        if self.wants_dict:
-            return self.function(api, params) if self.wants_api else self.function(params)
-        return self.function(api, **params) if self.wants_api else self.function(**params)
-
-    def check(self, params: Mapping[str, Any], task: str) -> None:
-        """Raises:
-        ParamsInvalid: params do not fit; the message names the key.
-        """
-        keys = params.keys()
-        if not self._required <= keys:
-            raise ParamsInvalid(f"{task}: missing param {min(self._required - keys)!r}")
-        if not self._open and not keys <= self._known:
-            known = ", ".join(sorted(self._known)) or "none"
-            raise ParamsInvalid(f"{task}: unexpected param {min(map(str, keys - self._known))!r}; it takes {known}")
-
-    def params(self, args: tuple[Any, ...], given: dict[str, Any], task: str) -> dict[str, Any]:
-        """Arguments of a call as params.
-
-        Raises:
-            ParamsInvalid: they do not fit.
-        """
-        if self.wants_dict:
-            if len(args) > 1 or (args and not isinstance(args[0], Mapping)):
-                raise ParamsInvalid(f"{task}: give params by name, or as one dict")
-            return {**args[0], **given} if args else given
-        if args:
-            try:
-                bound = self._signature.bind(*args, **given)
-            except TypeError as error:
-                raise ParamsInvalid(f"{task}: {error}") from None
-            given = bound.arguments
-            for parameter in self._signature.parameters.values():
-                if parameter.kind is parameter.VAR_KEYWORD:
-                    given.update(given.pop(parameter.name, {}))
-        self.check(given, task)
-        return given
-
-
-class Ready(Generic[P, R]):
-    """A task with options and a node, ready to be enqueued."""
-
-    __slots__ = ("_hub", "_options", "_task")
-
-    def __init__(self, task: Task, options: JobOptions, hub: Hub | None) -> None:
-        self._task = task
-        self._options = options
-        self._hub = hub
-
-    async def enqueue(self, *args: P.args, **params: P.kwargs) -> Job[R]:
-        """Hand a job to the cluster; returns when it is held as promised.
-
-        Raises:
-            ParamsInvalid, TaskNotFound, AlreadyQueued, QueueFull, NotBound, NotRunning: nothing was enqueued.
-        """
-        hub, call = self._call(args, params)
-        jobs = accepted(await hub.ask(call), self._task.spec.name)
-        return Job(hub, jobs[0], self._task.spec.name)
-
-    def enqueue_soon(self, *args: P.args, **params: P.kwargs) -> Job[R]:
-        """The same from any thread, without waiting: `job.wait_accepted()` waits, and raises what was refused.
-
-        Raises:
-            ParamsInvalid, NotBound: nothing was enqueued.
-        """
-        hub, call = self._call(args, params)
-        return Job(hub, call.jobs[0][0], self._task.spec.name, hub.ask_soon(call))
-
-    def on(self, node: Hub) -> Ready[P, R]:
-        """The same through that node or client."""
-        return Ready(self._task, self._options, node)
-
-    def _call(self, args: tuple[Any, ...], params: dict[str, Any]) -> tuple[Hub, Any]:
-        task = self._task
-        name = task.spec.name
-        hub = self._hub or _hub_of(name)
-        return hub, build_enqueue(hub, name, [task.code.params(args, params, name)], self._options)
-
-
-def _hub_of(task: str) -> Hub:
-    context = current_or_none()
-    if context is not None and context.node is not None:
-        return cast(Hub, context.node)
-    if len(running_nodes) == 1:
-        return running_nodes[0]
-    why = "no node runs in this process" if not running_nodes else f"{len(running_nodes)} nodes run in this process"
-    raise NotBound(f"{task}: {why}; start one, or say which: {task}.on(node)")
-
-
-class _Runs(Protocol[P, V_co]):
+class Runs(Protocol[P, C_co]):
     """Whatever has a `run`."""
 
-    def run(self, *args: P.args, **kwargs: P.kwargs) -> V_co: ...
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> C_co: ...
+
+
+class RunsAsOrigin(Protocol[C_co]):
+    """Whatever has a `run` in the origin's form."""
+
+    def run(self, api: Never, params: dict[str, Any]) -> C_co: ...
 
 
 class Task:
-    """A task in class form: subclass it, give it metadata and a `run`. The decorator makes one of a function.
+    """A task. As a base class: give it metadata and a `run`.
 
     Attributes:
-        name: default: the name of the class.
-        scope: "any": one member runs it; "all": each does.
-        frequency: ms or a timedelta; 0: never by itself.
-        timeout: seconds or a timedelta that a run may take.
-        retries: tries after the first; `backoff`: seconds, timedelta or `Backoff` before them.
-        executor: "auto", "async", "thread" or "process".
-        result_ttl: seconds or a timedelta for which a result can be asked for.
+        name: under which it is enqueued.
+        description: for people; default: the first line of the docstring.
+        scope: "any": one member runs a job; "all": each does.
+        frequency: 0: never by itself; else the period, in milliseconds or as a timedelta.
+        fixed_rate: periods count from due to due, not from end to due.
+        run_on_start: the first round is due at once, not after one period.
+        announce: whether start and end of jobs are logged; errors always are.
+        timeout: how long a run may take, in seconds or as a timedelta; None: as long as it takes.
+        retries: how many runs may follow a failed first one.
+        backoff: the first wait before such a run, in seconds or as a timedelta, or a `Backoff`.
+        priority: -100..100; higher runs first.
+        executor: "async" on the loop, "thread", "process"; "auto": "async" for coroutine functions, else "thread".
+        result_ttl: how long the outcome of a job can be asked for, in seconds or as a timedelta.
+        reenqueue_on_error: a periodic task goes on after a round that failed.
     """
 
-    name: str = ""
-    description: str = ""
+    name: str
+    description: str
     scope: Scope = "any"
     frequency: float | timedelta = 0
     fixed_rate: bool = False
     run_on_start: bool = False
-    reenqueue_on_error: bool = True
     announce: bool = True
-    priority: int = 0
-    result_ttl: Span = 60
-    timeout: Span | None = None
+    timeout: float | timedelta | None = None
     retries: int = 0
-    backoff: Span | Backoff | None = None
-    executor: Literal["auto", "async", "thread", "process"] = "auto"
+    backoff: float | timedelta | Backoff | None = None
+    priority: int = 0
+    executor: Executor = "auto"
+    result_ttl: float | timedelta = 60
+    reenqueue_on_error: bool = True
 
-    _body: ClassVar[Callable[..., Any] | None] = None
-    definition: Definition
-    code: Code
+    _definition: Definition
+    _signature: Signature
+    _function: Callable[..., Any]
+    _home: Any
+    _mode: Literal["async", "thread", "process"]
+    _hub: Hub | None = None
+    _job_options: JobOptions = NO_OPTIONS
 
-    def __init_subclass__(cls, *, of_function: bool = False) -> None:
-        super().__init_subclass__()
-        body = None if of_function else cls.__dict__.get("run")
-        if body is not None:
-            cls._body = body
-            cls.run = _inline(body)  # type: ignore[attr-defined]
-        if cls._body is not None:
-            where = f"class {cls.__qualname__} in module {cls.__module__}"
-            for name, value in cls.__dict__.items():
-                if name not in OPTIONS and not name.startswith("_") and not callable(value) and _misspelt(name):
-                    raise TaskInvalid(f"{where}: unknown option {name!r}{nearest(name)}")
-            define(cls._given(), cls._body, where)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__ == __name__:
+            return
+        place = f"class {cls.__qualname__}"
+        for field, value in vars(cls).items():
+            if field in options.NAMES:
+                options.read(field, value, place)
+            elif not field.startswith("_") and not callable(value):
+                meant = options.misspelt(field)
+                if meant is not None:
+                    raise TaskInvalid(
+                        f"{place}: unknown option {field}; did you mean {meant}? (or choose another word)"
+                    )
 
-    def __init__(self) -> None:
-        cls = type(self)
-        where = f"class {cls.__qualname__} in module {cls.__module__}"
-        if cls._body is None:
-            raise TaskInvalid(f"{where}: field run is missing: a task needs a method run")
-        self._set(define(cls._given(), cls._body, where), Code(functools.partial(cls._body, self), where), where)
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Made for the class form; `FunctionTask` has its own.
 
-    def _set(self, definition: Definition, code: Code, where: str) -> None:
-        self.definition = definition
-        self.code = code
-        self.name = definition.spec.name
-        self.description = definition.description
-        if definition.mode == "process" and code.wants_api:
-            raise TaskInvalid(f"{where}: executor 'process' has no node to give: take the parameter api away")
-
-    @classmethod
-    def _given(cls) -> dict[str, Any]:
-        """What the class says of itself."""
-        given = {option: getattr(cls, option) for option in OPTIONS if getattr(cls, option) != getattr(Task, option)}
-        given.setdefault("name", cls.__name__)
-        doc = (cls.__dict__.get("__doc__") or "").strip().partition("\n")[0]
-        if doc:
-            given.setdefault("description", doc)
-        return given
-
-    @property
-    def spec(self) -> TaskSpec:
-        """What members tell one another of this task."""
-        return self.definition.spec
+        Raises:
+            TaskInvalid: naming the class and the field.
+        """
+        task = super().__new__(cls)
+        place = f"class {cls.__qualname__}"
+        if cls.run is Task.run:
+            raise TaskInvalid(f"{place}: run is missing: write `async def run(self, ...)`")
+        said = {field: getattr(cls, field, None) for field in options.NAMES}
+        fields = {field: value for field, value in said.items() if value is not getattr(Task, field, None)}
+        task._set_up(options.define(fields, place), task.run, cls, place)
+        task._put_inline_run()
+        return task
 
     def __repr__(self) -> str:
-        return f"<zhero.Task {self.name}>"
+        return f"<Task {self.name}>"
 
-    def __zhero_call__(self, params: dict[str, Any], api: Any) -> Any:
-        """Call the task's code; a child process does it through this."""
-        return self.code.call(params, api)
+    # --- use ------------------------------------------------------------------------------------------------------
 
-    def handler(self, api: Any) -> Handler:
-        """The task made ready to run on that node.
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """What the task does. Called by users, it runs inline, on a round-tripped copy of the params."""
+        raise NotImplementedError
+
+    @overload
+    async def enqueue(self: RunsAsOrigin[Async[R]], *args: Any, **kwargs: Any) -> Job[R]: ...
+    @overload
+    async def enqueue(self: RunsAsOrigin[R], *args: Any, **kwargs: Any) -> Job[R]: ...
+    @overload
+    async def enqueue(self: Runs[P, Async[R]], *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    @overload
+    async def enqueue(self: Runs[P, R], *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    async def enqueue(self, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Hand a job to the cluster; accepted when this returns.
+
+        Args:
+            args, kwargs: the params, as the function takes them, without the node.
 
         Raises:
-            TaskInvalid: executor "process", and its code can't be imported by a child process.
+            ParamsInvalid: they do not fit the function, or can't be sent.
+            NotBound: no node runs here, or several do; choose one with `on`.
+            TaskNotFound, AlreadyQueued, QueueFull, NotRunning: nothing was enqueued.
         """
-        it = self.definition
-        source = self._source() if it.mode == "process" else None
-        code = self.code
-        return Handler(
-            it.spec.name, it.mode, lambda params: code.call(params, api), it.timeout_ms, it.retries, it.backoff, source
-        )
-
-    def _source(self) -> Source:
-        where = self._importable()
-        attribute = where.__qualname__
-        if "<" in attribute:
-            raise TaskInvalid(
-                f"task {self.name!r}: executor 'process' needs a task that a child process can import, "
-                f"and {attribute} is made inside a function: move it to the top of its module"
-            )
-        try:
-            path: str | None = inspect.getfile(where)
-        except (TypeError, OSError):
-            path = None
-        return Source(where.__module__, path, attribute, self.name)
-
-    def _importable(self) -> Any:
-        return type(self)
+        return await self._enqueue(args, kwargs)
 
     @overload
-    async def enqueue(self: _Runs[P, Coroutine[Any, Any, R]], *args: P.args, **params: P.kwargs) -> Job[R]: ...
+    def enqueue_soon(self: RunsAsOrigin[Async[R]], *args: Any, **kwargs: Any) -> Job[R]: ...
     @overload
-    async def enqueue(self: _Runs[P, R], *args: P.args, **params: P.kwargs) -> Job[R]: ...
-    async def enqueue(self, *args: Any, **params: Any) -> Job[Any]:
-        """Hand a job to the cluster; returns when it is held as promised.
+    def enqueue_soon(self: RunsAsOrigin[R], *args: Any, **kwargs: Any) -> Job[R]: ...
+    @overload
+    def enqueue_soon(self: Runs[P, Async[R]], *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    @overload
+    def enqueue_soon(self: Runs[P, R], *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    def enqueue_soon(self, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Hand a job to the cluster from any thread, without waiting; `Job.wait_accepted` says how that went.
 
         Raises:
-            ParamsInvalid, TaskNotFound, AlreadyQueued, QueueFull, NotBound, NotRunning: nothing was enqueued.
+            ParamsInvalid, NotBound: as `enqueue`. What is refused later is raised by `Job.wait_accepted`, and logged.
         """
-        return await self._ready().enqueue(*args, **params)
+        return self._enqueue_soon(args, kwargs)
 
-    @overload
-    def enqueue_soon(self: _Runs[P, Coroutine[Any, Any, R]], *args: P.args, **params: P.kwargs) -> Job[R]: ...
-    @overload
-    def enqueue_soon(self: _Runs[P, R], *args: P.args, **params: P.kwargs) -> Job[R]: ...
-    def enqueue_soon(self, *args: Any, **params: Any) -> Job[Any]:
-        """The same from any thread, without waiting: `job.wait_accepted()` waits, and raises what was refused."""
-        return self._ready().enqueue_soon(*args, **params)
-
-    @overload
-    def options(
-        self: _Runs[P, Coroutine[Any, Any, R]],
-        *,
-        run_in: Span | None = None,
-        run_at: float | datetime | None = None,
-        priority: int | None = None,
-        id: str | None = None,
-        announce: bool | None = None,
-    ) -> Ready[P, R]: ...
-    @overload
-    def options(
-        self: _Runs[P, R],
-        *,
-        run_in: Span | None = None,
-        run_at: float | datetime | None = None,
-        priority: int | None = None,
-        id: str | None = None,
-        announce: bool | None = None,
-    ) -> Ready[P, R]: ...
     def options(
         self,
         *,
-        run_in: Span | None = None,
+        run_in: float | timedelta | None = None,
         run_at: float | datetime | None = None,
         priority: int | None = None,
         id: str | None = None,
         announce: bool | None = None,
-    ) -> Ready[Any, Any]:
-        """The task with options for one enqueue.
+    ) -> Self:
+        """The task, with options for the jobs that are enqueued with what this returns.
 
         Args:
-            run_in: seconds or a timedelta from now; not before.
-            run_at: ms since the epoch or an aware datetime; not before. In the past: as soon as possible.
-            priority: -100 to 100; higher first.
-            id: a name of your own for the job: the same twice is one job, until 24 hours after its end.
-            announce: whether start and end are logged.
+            run_in: seconds or a timedelta from now.
+            run_at: ms since the Unix epoch or an aware datetime; past: now.
+            priority: -100..100; higher runs first.
+            id: the caller's own name for the job: the same twice is one job.
+            announce: whether its start and end are logged.
 
         Raises:
-            ParamsInvalid: one of them can't be.
+            ParamsInvalid: naming the option.
         """
-        made = JobOptions.of(run_in=run_in, run_at=run_at, priority=priority, id=id, announce=announce)
-        return Ready(self, made, None)
+        twin = self._twin()
+        twin._job_options = self._job_options.given(
+            run_in=run_in, run_at=run_at, priority=priority, id=id, announce=announce
+        )
+        return twin
 
-    @overload
-    def on(self: _Runs[P, Coroutine[Any, Any, R]], node: Hub) -> Ready[P, R]: ...
-    @overload
-    def on(self: _Runs[P, R], node: Hub) -> Ready[P, R]: ...
-    def on(self, node: Hub) -> Ready[Any, Any]:
-        """The task through that node or client."""
-        return Ready(self, JobOptions(), node)
+    def on(self, node: Hub) -> Self:
+        """The task, bound to that node or client."""
+        twin = self._twin()
+        twin._hub = node
+        twin._put_inline_run()
+        return twin
 
-    def _ready(self) -> Ready[Any, Any]:
-        return Ready(self, JobOptions(), None)
+    # --- what a node needs ----------------------------------------------------------------------------------------
 
+    @property
+    def spec(self) -> TaskSpec:
+        """What other members have to know of it."""
+        return self._definition.spec
 
-class FunctionTask(Task, Generic[P, V], of_function=True):
-    """A task made of a function, which stays callable as it was."""
+    @property
+    def definition(self) -> Definition:
+        """Its options, read. Twins share it, and nothing else does."""
+        return self._definition
 
-    def __init__(self, function: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
-        self._set(define(given, function, where), Code(function, where), where)
+    @property
+    def job_options(self) -> JobOptions:
+        """What `options` said."""
+        return self._job_options
+
+    @property
+    def is_async(self) -> bool:
+        """Whether a call of it returns an awaitable."""
+        called = getattr(self._function, "__call__", None)  # noqa: B004  # of an object that is used as a function
+        return inspect.iscoroutinefunction(self._function) or inspect.iscoroutinefunction(called)
+
+    def check_params(self, params: Mapping[str, Any]) -> None:
+        """Whether the function can be called with these.
+
+        Raises:
+            ParamsInvalid: naming the task and the key.
+        """
+        self._signature.check(self.name, params)
+
+    def call(self, params: dict[str, Any], api: Any) -> Any:
+        """The function with these params, as they are."""
+        return self._signature.caller(self._function, api)(params)
+
+    def __zhero_call__(self, params: dict[str, Any], api: Any) -> Any:
+        """What a child process calls."""
+        return self.call(params, api)
+
+    def handler(self, api: Any) -> Handler:
+        """What an executor runs.
+
+        Args:
+            api: the node, for a function that takes it.
+        """
+        definition = self._definition
+        return Handler(
+            self.name,
+            self._mode,
+            self._signature.caller(self._function, api),
+            definition.timeout_ms,
+            definition.retries,
+            definition.backoff,
+            self._source() if self._mode == "process" else None,
+        )
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _set_up(self, definition: Definition, function: Callable[..., Any], home: Any, place: str) -> None:
+        """Take what the task consists of.
+
+        Args:
+            function: what runs, bound if it is a method.
+            home: the function or class that is found in a module.
+            place: what errors call the task.
+        """
+        try:
+            self._signature = Signature(function)
+        except ValueError as error:
+            raise TaskInvalid(f"{place}: run: {error}") from None
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TaskInvalid(f"{place}: run: it yields; return what it has to give, as a list for example")
+        self._definition = definition
         self._function = function
-        self._inline = _inline(function)
-        functools.update_wrapper(self, function)
+        self._home = home
+        self._mode = self._mode_of(definition.executor, place)
+        self.name = definition.spec.name
+        self.description = definition.description or (inspect.getdoc(home) or "").partition("\n")[0]
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
-        """The function, as it was."""
-        return cast(V, self._function(*args, **kwargs))
+    def _mode_of(self, executor: Executor, place: str) -> Literal["async", "thread", "process"]:
+        place = f"{place}: executor={executor!r}"
+        if executor == "auto":
+            return "async" if self.is_async else "thread"
+        if executor == "async" and not self.is_async:
+            raise TaskInvalid(f"{place}: a plain function would block the loop; use 'thread', or write `async def`")
+        if executor == "thread" and self.is_async:
+            raise TaskInvalid(
+                f"{place}: a coroutine function runs on the loop or in a process; write `def` for a thread"
+            )
+        if executor == "process":
+            if self._signature.takes_api:
+                raise TaskInvalid(f"{place}: there is no node in a child process, so run can't take api")
+            if "<" in getattr(self._home, "__qualname__", "<") or inspect.ismethod(self._home):
+                raise TaskInvalid(f"{place}: a child process has to find it: define it at the top level of a module")
+        return executor
 
-    def run(self, *args: P.args, **kwargs: P.kwargs) -> V:
-        """Run it inline, here and now, on a round-tripped copy of the params; no queue, no retries, no timeout."""
-        return cast(V, self._inline(self, *args, **kwargs))
+    def _put_inline_run(self) -> None:
+        """Before a class's own `run`, for those who call it."""
+        self.__dict__["run"] = functools.wraps(self._function)(functools.partial(self._inline))
 
-    def _importable(self) -> Any:
-        return self._function
+    def _twin(self) -> Self:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
 
+    def _inline(self, *args: Any, **kwargs: Any) -> Any:
+        api = None
+        if self._signature.takes_api:
+            if args and hasattr(args[0], "log"):  # a class's `run` may be called as it is written
+                api, args = args[0], args[1:]
+            else:
+                api = self._node()
+        params = self._signature.params_of(self.name, args, kwargs)
+        try:
+            copy = decode(encode(params, "params"))
+        except ParamsInvalid as error:
+            raise ParamsInvalid(f"task {self.name}: {error}") from error
+        return self.call(copy, api)
 
-class AllFunctionTask(FunctionTask[P, V], of_function=True):
-    """A function task of scope "all": what its jobs end with is one outcome per member.
+    async def _enqueue(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Job[Any]:
+        params = self._signature.params_of(self.name, args, kwargs)
+        (job,) = await enqueue_all(self._node(), self.name, [params], self._job_options)
+        return job
 
-    The overrides differ in nothing but that type, which a subclass may not narrow otherwise.
-    """
+    def _enqueue_soon(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Job[Any]:
+        params = self._signature.params_of(self.name, args, kwargs)
+        return enqueue_soon(self._node(), self.name, params, self._job_options)
 
-    @overload  # type: ignore[override]
-    async def enqueue(
-        self: _Runs[P, Coroutine[Any, Any, R]], *args: P.args, **params: P.kwargs
-    ) -> Job[Outcomes[R]]: ...
-    @overload
-    async def enqueue(self: _Runs[P, R], *args: P.args, **params: P.kwargs) -> Job[Outcomes[R]]: ...
-    async def enqueue(self, *args: Any, **params: Any) -> Job[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Hand a job to the cluster; each member that has the task runs it once."""
-        return await self._ready().enqueue(*args, **params)
-
-
-def _inline(body: Callable[..., Any]) -> Callable[..., Any]:
-    """`body` on round-tripped params and with a round-tripped result; called with the task first."""
-    if inspect.iscoroutinefunction(body):
-
-        async def run_async(task: Task, *args: Any, **given: Any) -> Any:
-            params, api = _inline_params(task, args, given)
-            return _copy(await task.code.call(params, api), "result")
-
-        return functools.wraps(body)(run_async)
-
-    def run_plain(task: Task, *args: Any, **given: Any) -> Any:
-        params, api = _inline_params(task, args, given)
-        return _copy(task.code.call(params, api), "result")
-
-    return functools.wraps(body)(run_plain)
-
-
-def _inline_params(task: Task, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    api: Any = None
-    if task.code.wants_api:
-        if args and not (len(args) == 1 and isinstance(args[0], Mapping)):
-            api, args = args[0], args[1:]
+    def _node(self) -> Hub:
+        if self._hub is not None:
+            return self._hub
+        context = current_or_none()
+        if context is not None and context.node is not None:
+            return cast("Hub", context.node)
+        if len(running_nodes) == 1:
+            return running_nodes[0]
+        if running_nodes:
+            why = f"{len(running_nodes)} nodes run in this process; choose one"
         else:
-            api = given.pop("api", None) or _hub_of(task.name)
-    return _copy(task.code.params(args, given, task.name), "params"), api
+            why = "no node runs in this process; start one (`async with zhero.Node(tasks=...)`), or choose a client"
+        raise NotBound(f"task {self.name}: {why}: task.on(node).enqueue(...)")
+
+    def _source(self) -> Source:
+        """Where a child process finds this task: by the name it has in its module, if it has one."""
+        module = sys.modules.get(self._home.__module__)
+        named = [name for name, value in vars(module).items() if value is self] if module is not None else []
+        if not named and self._signature.takes_dict and not isinstance(self._home, type):
+            raise TaskInvalid(
+                f"task {self.name}: executor='process': a child process finds only its function, which "
+                "takes `params`; decorate it with @zhero.task, or name its params one by one"
+            )
+        attribute = named[0] if named else self._home.__qualname__
+        return Source(self._home.__module__, getattr(module, "__file__", None), attribute, self.name)
 
 
-def _copy(value: Any, name: str) -> Any:
-    return codec.decode(codec.encode(value, name))
-
-
-def _misspelt(name: str) -> bool:
-    return "did you mean" in nearest(name)
-
-
-class _Decorator(Protocol):
-    """What `task(...)` returns."""
-
-    @overload
-    def __call__(self, function: Callable[[A, dict[str, Any]], V], /) -> FunctionTask[..., V]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[A, P], V], /) -> FunctionTask[P, V]: ...
-    @overload
-    def __call__(self, function: Callable[P, V], /) -> FunctionTask[P, V]: ...
-
-
-class _AllDecorator(Protocol):
-    """What `task(scope="all", ...)` returns."""
-
-    @overload
-    def __call__(self, function: Callable[[A, dict[str, Any]], V], /) -> AllFunctionTask[..., V]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[A, P], V], /) -> AllFunctionTask[P, V]: ...
-    @overload
-    def __call__(self, function: Callable[P, V], /) -> AllFunctionTask[P, V]: ...
-
-
-@overload
-def task(function: Callable[[A, dict[str, Any]], V], /) -> FunctionTask[..., V]: ...
-@overload
-def task(function: Callable[Concatenate[A, P], V], /) -> FunctionTask[P, V]: ...
-@overload
-def task(function: Callable[P, V], /) -> FunctionTask[P, V]: ...
-@overload
-def task(*, scope: Literal["all"], **options: Any) -> _AllDecorator: ...
-@overload
-def task(*, scope: Literal["any"] = "any", **options: Any) -> _Decorator: ...
-def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a task of a function; it stays callable as it was. Registers nothing.
+class FunctionTask(Task, Generic[Q, P, C_co, R_co]):
+    """A task made of a function, which can be called as before.
 
     Args:
-        options: name, description, scope, frequency, fixed_rate, run_on_start, reenqueue_on_error, announce, priority,
-            result_ttl, timeout, retries, backoff, executor: see `Task`.
-
-    Raises:
-        TaskInvalid: an option is unknown or wrong.
+        function: what it does.
+        fields: its options, in our spelling.
+        place: what errors call it.
     """
-    if function is None:
-        return functools.partial(_make, options=options)
-    return _make(function, options)
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        return object.__new__(cls)
 
-def _make(function: Any, options: Mapping[str, Any]) -> Task:
-    if not inspect.isfunction(function):
-        raise TaskInvalid(f"@zhero.task is for functions, not {function!r}; a class derives from zhero.Task")
-    return _of_function(function, options, f"function {function.__qualname__} in {function.__code__.co_filename}")
+    def __init__(self, function: Callable[..., Any], fields: Mapping[str, Any], place: str) -> None:
+        definition = options.define(fields, place)
+        functools.update_wrapper(self, function)
+        for field, value in fields.items():
+            setattr(self, field, value)
+        self._set_up(definition, function, function, place)
 
+    def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> C_co:
+        """Call the function, as if it were no task."""
+        return cast("C_co", self._function(*args, **kwargs))
 
-def _of_function(function: Callable[..., Any], options: Mapping[str, Any], where: str) -> Task:
-    if options.get("scope") == "all":
-        return AllFunctionTask[..., Any](function, options, where)
-    return FunctionTask[..., Any](function, options, where)
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> C_co:
+        """Run it inline: here and now, on a round-tripped copy of the params, with the node where it takes one.
 
+        Raises:
+            ParamsInvalid: the params do not fit the function, or can't be sent.
+            NotBound: it takes the node, and there is none or more than one; choose with `on`.
+        """
+        return cast("C_co", self._inline(*args, **kwargs))
 
-def task_from(shape: Any, where: str = "definition") -> Task:
-    """The task in a definition of any form: a `Task`, a subclass of it, or a dict or object shaped as the origin's.
+    # The base reads the types off `run`, here they are parameters of the class: checkers can't see that it is the same.
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:  # type: ignore[override]
+        return await self._enqueue(args, kwargs)
 
-    Raises:
-        TaskInvalid: it is none, or a field is missing or wrong.
-    """
-    if isinstance(shape, Task):
-        return shape
-    if inspect.isclass(shape) and issubclass(shape, Task):
-        return shape()
-    if isinstance(shape, Mapping):
-        fields = dict(cast(Mapping[str, Any], shape))
-    else:
-        wanted = (*OPTIONS, *ORIGIN_NAMES, "run")
-        fields = {name: getattr(shape, name) for name in wanted if hasattr(shape, name)}
-    if not fields:
-        raise TaskInvalid(f"{where}: {shape!r} is no task")
-    where = f"{where}, task {fields.get('name', '(no name)')!r}"
-    for field in REQUIRED_OF_ORIGIN:
-        if field not in fields:
-            raise TaskInvalid(f"{where}: field {field} is missing")
-    run = fields.pop("run")
-    if not callable(run):
-        raise TaskInvalid(f"{where}: field run must be a function, not {run!r}")
-    given = {ORIGIN_NAMES.get(name, name): value for name, value in fields.items()}
-    return _of_function(run, given, where)
+    def enqueue_soon(self, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:  # type: ignore[override]
+        return self._enqueue_soon(args, kwargs)
+
+    def _put_inline_run(self) -> None:
+        """Its `run` is inline already."""

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import zhero
-from zhero.job import JobOptions
 
 QUICK: dict[str, Any] = {"bind": "tcp://127.0.0.1:0", "drain_timeout": 5}
 
@@ -241,7 +240,7 @@ def test_an_all_job_has_one_outcome_per_member() -> None:
     async def main() -> None:
         async with zhero.Node([everywhere], name="one", **QUICK):
             outcomes = await (await everywhere.enqueue()).result(10)
-            assert outcomes.results == {"one": "here"}
+            assert outcomes.results() == {"one": "here"}
             assert outcomes.ok
 
     asyncio.run(main())
@@ -261,14 +260,14 @@ def test_the_same_id_twice_is_one_job() -> None:
 def test_what_is_wrong_is_refused_before_anything_is_queued() -> None:
     async def main() -> None:
         async with zhero.Node([add], workers=0, max_jobs=2, drain_timeout=0) as node:
-            with pytest.raises(zhero.ParamsInvalid, match="missing param 'a'"):
+            with pytest.raises(zhero.ParamsInvalid, match="param 'a' is missing"):
                 await add.enqueue()  # type: ignore[call-arg]
             with pytest.raises(zhero.ParamsInvalid, match=r"params\['a'\]"):
                 await add.enqueue(object())  # type: ignore[arg-type]
             with pytest.raises(zhero.TaskNotFound, match="nobody"):
                 await node.enqueue("nobody")
             with pytest.raises(zhero.ParamsInvalid, match="priority"):
-                await node.enqueue(add, {"a": 1}, JobOptions.of(priority=1000))
+                await node.enqueue(add, {"a": 1}, priority=1000)
             with pytest.raises(zhero.QueueFull):
                 await node.enqueue_many(add, [{"a": n} for n in range(3)])
             assert await node.all_jobs() == {}

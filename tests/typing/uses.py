@@ -27,5 +27,5 @@ async def uses() -> None:
     assert_type(await send.run("ann"), int)
     assert_type(await (await plain.options(run_in=5).enqueue(3)).result(), str)
     assert_type(await clear.enqueue("x"), zhero.Job[zhero.Outcomes[bool]])
-    await send.enqueue(to=5)  # type: ignore[call-overload]  # pyright: ignore
+    await send.enqueue(to=5)  # type: ignore[arg-type]  # pyright: ignore
     await plain.enqueue("x")  # type: ignore[arg-type]  # pyright: ignore

@@ -261,16 +261,16 @@ def test_a_job_in_a_thread_can_wait_for_another_with_one_slot() -> None:
 
 def test_close_leaves_a_busy_thread_behind_and_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads_module, "JOIN_MAX_S", 1000.0)
-    gate, entered = threading.Event(), threading.Event()
+    begun, gate = threading.Event(), threading.Event()
 
     def stay(params: dict[str, Any]) -> None:
-        entered.set()
+        begun.set()
         gate.wait(PATIENCE_S)
 
     async def scenario() -> None:
         async with Stage(task(stay), workers=2) as stage:
             stage.submit(stay)
-            await until(entered.is_set)  # a thread that has not begun has nothing to be left with
+            await until(begun.is_set)
         assert our_threads(), "it has waited for the end"
 
     try:

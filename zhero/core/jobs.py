@@ -56,7 +56,7 @@ from .values import (
 
 _HEAD = 16
 """Bytes before the params of a queued job: header number (4), enqueued at (6), due at (6; 0: was never delayed)."""
-_STALE_MAX = 1000
+STALE_MAX = 1000
 """Stale places suffered in the lines of ready and of delayed jobs, however few are live; else as many as these."""
 
 
@@ -305,7 +305,7 @@ class Slice:
 
         At the home a claim takes its job out of the line; a copy only hears that it was lent, so all becomes stale.
         """
-        most = _STALE_MAX + 2 * len(self)
+        most = STALE_MAX + 2 * len(self)
         if len(self._lines) > most:
             self._lines.prune()
         if len(self._due) > most:
@@ -382,8 +382,9 @@ class Slice:
         self._must(job, entry)
         record = self.records[job]
         record.tries += 1
+        keyed = job in self.keyed
         ending = self._close(record, entry.outcome, entry.at_ms)
-        self.dead[job] = replace(record, state=State.DEAD, outcome=entry.outcome)
+        self.dead[job] = replace(record, state=State.DEAD, outcome=entry.outcome, keyed=keyed)
         if len(self.dead) > self.limits.dead_max_count:
             ending.displaced = self.dead.pop(next(iter(self.dead)))
 
@@ -406,7 +407,7 @@ class Slice:
         self._tally[State.READY] += 1
         self.bytes += len(record.params)
         self.memory.drop(job)
-        if self.memory.has_id(job):
+        if record.keyed:
             self.keyed.add(job)  # so that it is remembered from its second end on
         self._line_up(record.header, [job], record.target)
 
@@ -470,13 +471,13 @@ class Slice:
             raise self._bug("bytes are miscounted")
         dues = set(self._due)
         lines = set(self._lines)
-        for job in live:
-            info = self.info(job)
-            assert info is not None
-            if info.state is State.DELAYED and (info.run_at_ms, job) not in dues:
-                raise self._bug(f"delayed job {job:032x} would never become due")
-            if info.state is State.READY and job not in lines:
-                raise self._bug(f"ready job {job:032x} would never be claimed")
+        waits = {(int.from_bytes(held[10:_HEAD]), job) for job, held in self.delayed.items()}
+        waits |= {(record.due_at_ms, job) for job, record in self.records.items() if record.state is State.DELAYED}
+        if not waits <= dues:
+            raise self._bug(f"delayed jobs would never become due: {sorted(waits - dues)}")
+        ready = {job for job, record in self.records.items() if record.state is State.READY} | self.ready.keys()
+        if not ready <= lines:
+            raise self._bug(f"ready jobs would never be claimed: {sorted(ready - lines)}")
         for parent, parts in self.parts.items():
             if any(part not in self.records or self.records[part].parent != parent for part in parts.open):
                 raise self._bug(f"a part of {parent:032x} is gone")

@@ -17,7 +17,7 @@ from collections import deque
 from ..config import Limits
 from .values import JobId, Life, Outcome
 
-_STALE_MAX = 1000
+STALE_MAX = 1000
 """So many stale places are suffered however little is kept."""
 
 _Place = tuple[int, JobId, Outcome]
@@ -70,7 +70,7 @@ class Memory:
             return
         self._parts.pop(job, None)
         self._stale += 1
-        if self._stale > _STALE_MAX + len(self._outcomes):
+        if self._stale > STALE_MAX + len(self._outcomes):
             self._stale = 0
             lines = {ttl: deque(filter(self._is_kept, line)) for ttl, line in self._lines.items()}
             self._lines = {ttl: line for ttl, line in lines.items() if line}

@@ -96,7 +96,8 @@ class Record:
     """A job that has been claimed at least once: its mutable state at the home.
 
     `attempt` counts starts (a fencing token grows with it), `tries` the ended ones that count against `retries`.
-    `target`: the one member that may run it, for a part of an "all" job.
+    `target`: the one member that may run it, for a part of an "all" job. `keyed`: of a dead letter, whether its id was
+    the caller's own.
     """
 
     job: JobId
@@ -113,6 +114,7 @@ class Record:
     parent: JobId = NO_JOB
     target: Life | None = None
     outcome: Outcome | None = None
+    keyed: bool = False
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 from ..core.values import Failure, Run, Status
 from .child import HEAD_BYTES, pack_request, pack_welcome, unpack_ending
@@ -194,8 +195,7 @@ class _Child(asyncio.Protocol):
         self._answer: asyncio.Future[Ending] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # that of uvloop is no subclass
 
     def tell(self, frame: bytes) -> None:
         if self._transport is not None:

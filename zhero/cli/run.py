@@ -1,0 +1,135 @@
+"""`zhero run`: a node that works until it is told to stop.
+
+The first SIGTERM or Ctrl-C drains it: nothing new is taken, running jobs finish, up to a limit. The second one stops
+it at once; a third one is the system's own. Jobs that were accepted and will not run are named in the end, and in the
+exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import settings
+from ..errors import ConfigError, ZheroError
+from ..node import Node
+from .output import say
+
+_COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31;1"}
+
+
+class Lines(logging.Formatter):
+    """`HH:MM:SS.mmm message`, coloured by level on a terminal."""
+
+    def __init__(self, *, colours: bool) -> None:
+        super().__init__("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S")
+        self._colours = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        colour = _COLOURS.get(record.levelno)
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colours and colour else text
+
+
+def run(args: argparse.Namespace) -> bool:
+    """Run a node until it has been stopped.
+
+    Returns:
+        Whether every accepted job has run.
+
+    Raises:
+        ConfigError, TaskInvalid, BindFailed: and others, from making and starting the node.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(Lines(colours=sys.stderr.isatty()))
+    logger = logging.getLogger("zhero")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if args.verbose else logging.INFO)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            lost = runner.run(_serve(args, logger))
+    finally:
+        logger.removeHandler(handler)
+    if lost:
+        say(f"{lost} accepted jobs were lost: they had not ended when the node stopped")
+    return not lost
+
+
+async def _serve(args: argparse.Namespace, logger: logging.Logger) -> int:
+    stopping, at_once = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            at_once.set()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    async with _node(args) as node:
+        await stopping.wait()
+        logger.info("· draining: running jobs finish; once more to stop at once")
+        draining = asyncio.ensure_future(node.aclose(args.drain_timeout))
+        hurry = asyncio.ensure_future(at_once.wait())
+        await asyncio.wait([draining, hurry], return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not draining.done():
+            await node.aclose(0)
+        return await draining
+
+
+def _node(args: argparse.Namespace) -> Node:
+    given: dict[str, Any] = {
+        name: getattr(args, name) for name in ("tasks", "name", "bind", "join", "cluster", "workers", "insecure")
+    }
+    if args.node is None:
+        tasks = settings.resolve(tasks=args.tasks).tasks or (Path("tasks"),)
+        given["tasks"] = tasks
+        return Node(**given, drain_timeout=args.drain_timeout)
+    said = [name for name, value in given.items() if value is not None]
+    if said:
+        raise ConfigError(f"{args.node} brings its own settings: --{said[0]} can't be given with it")
+    return imported(args.node)
+
+
+def imported(place: str) -> Node:
+    """The node that `module:name` names, or that the function of that name makes.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    module_name, colon, name = place.partition(":")
+    if not module_name or not colon or not name:
+        raise ConfigError(f"{place!r} is not MODULE:NODE, such as app.main:node")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+        if not isinstance(found, Node) and callable(found):
+            found = found()
+    except ZheroError:
+        raise
+    except Exception as error:  # whatever the code of an application raises
+        raise ConfigError(f"can't get a node from {place}: {type(error).__name__}: {error}") from error
+    if not isinstance(found, Node):
+        raise ConfigError(f"{place} is no zhero.Node, and no function that makes one")
+    return found
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """A quicker loop, where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
