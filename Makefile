@@ -2,6 +2,8 @@
 #
 #   make test                 format, lint, types, floors, then all tests, quickest ring first
 #   make lint                 the first half of that
+#   make sim SEEDS=n          n simulated worlds under faults
+#   make soak MINUTES=n       simulated worlds for n minutes
 #   make test-all             test, then unit to simulation again on each other Python that is here
 #   make clean                remove what the above made
 #
@@ -9,6 +11,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+SEEDS ?= 60
+MINUTES ?= 10
 OTHER_PYTHONS ?= 3.12 3.13
 
 BIN := $(VENV)/bin
@@ -21,7 +25,7 @@ SLOW_RINGS := $(wildcard tests/integration)
 OTHER_RINGS := $(filter-out $(FAST_RINGS) $(SLOW_RINGS),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 RINGS = $(RULES) $(FAST_RINGS) $(SLOW_RINGS) $(OTHER_RINGS)
 
-.PHONY: test lint rings test-all clean
+.PHONY: test lint rings test-all sim soak clean
 
 test: lint rings
 
@@ -45,6 +49,12 @@ test-all: test
 	  echo "test-all: Python $$version ($$found)"; \
 	  $(MAKE) --no-print-directory rings VENV=.venv-$$version PYTHON=$$found RINGS="$(RULES) $(FAST_RINGS)" || exit 1; \
 	done
+
+sim: $(INSTALLED)
+	@$(BIN)/python -m zhero.sim --seeds $(SEEDS)
+
+soak: $(INSTALLED)
+	@$(BIN)/python -m zhero.sim --soak --minutes $(MINUTES)
 
 clean:
 	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

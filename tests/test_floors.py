@@ -31,7 +31,12 @@ runtime.clock runtime.connection runtime.discovery runtime.handlers runtime.tran
 runtime.child runtime.heart runtime.slots runtime.threads
 runtime.processes
 runtime.executor
-runtime.driver
+runtime.driver sim.story
+sim.ledger sim.network sim.workload
+sim.callers sim.executor sim.plans
+sim.checkers
+sim.world
+sim.seeds
 views outcomes options signature
 job
 task
@@ -42,7 +47,7 @@ client node
 cli.output
 cli.parser cli.generate cli.commands cli.run
 cli.main
-__init__ __main__
+__init__ __main__ sim.__main__
 """
 """Lowest first. On the first line: packages, whose own `__init__` is only a docstring."""
 

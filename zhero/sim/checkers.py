@@ -1,0 +1,311 @@
+"""What has to hold after every step, besides what the ledger and the plans know.
+
+Each checker is an object that is shown every step, in order, and raises `BrokenPromise`. `Invariants` asks the engine
+itself; `Copy` keeps a copy of each slice by its entries, as a backup would; `Fairness` sees that jobs are claimed in
+order and that nothing starves; `Questions` holds lists, counts and statistics against what is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Protocol
+
+from ..config import Limits
+from ..core.engine import Engine
+from ..core.entries import (
+    Advanced,
+    Died,
+    Done,
+    Due,
+    Lent,
+    Put,
+    Revived,
+    Spread,
+)
+from ..core.jobs import Slice
+from ..core.messages import ClusterStatus, Counted, FindJob, Listed, ListJobs, Refused, Stats
+from ..core.steps import Record
+from ..core.values import JobId, State, part_id
+from ..errors import Bug
+from .ledger import Ledger
+from .plans import Plans
+from .story import BrokenPromise, Step, text
+
+_CHECKED_COUNT = 200
+"""So many live jobs are looked at per step, on average."""
+_LOWER_EVERY = 16
+_SLACK_COUNT = 40
+
+
+class Checker(Protocol):
+    """Sees every step of one node."""
+
+    def after(self, step: Step) -> None:
+        """Judge it.
+
+        Raises:
+            BrokenPromise: what it must not do.
+        """
+        ...
+
+
+class Invariants:
+    """The engine's own checks. They look at every job, so where many are live they are made less often."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._looked_count = 0
+
+    def after(self, step: Step) -> None:
+        self._looked_count += _CHECKED_COUNT
+        if self._looked_count < self._engine.streams.jobs_count:
+            return
+        self._looked_count = 0
+        try:
+            self._engine.check()
+        except Bug as bug:
+            raise BrokenPromise(f"an invariant does not hold: {bug}") from bug
+
+
+class Copy:
+    """A copy of each slice, made of its entries alone, holds the same jobs and schedules."""
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        self._originals = {stream.slice.name: stream.slice for stream in engine.streams}
+        self._copies = {name: Slice(name, kept.home, kept.epoch, limits) for name, kept in self._originals.items()}
+
+    def after(self, step: Step) -> None:
+        for name, entry in step.entries:
+            self._copies[name].apply(entry)
+        for name, kept in self._originals.items():
+            copy = self._copies[name]
+            copy.endings.clear()
+            if step.entries:
+                self._compare(name, kept, copy)
+
+    def _compare(self, name: str, kept: Slice, copy: Slice) -> None:
+        for what in ("ready", "delayed", "plans", "rounds", "parts", "keyed", "bytes"):
+            if getattr(kept, what) != getattr(copy, what):
+                raise BrokenPromise(f"{what} of slice {name} and of its copy differ")
+        for ones, copies in ((kept.records, copy.records), (kept.dead, copy.dead)):
+            job = _first_difference(ones, copies)
+            if job is not None:
+                raise BrokenPromise(
+                    f"{text(ones.get(job))} of slice {name} is {text(copies.get(job))} in its copy", job
+                )
+
+
+_TOLD = attrgetter(*(one.name for one in fields(Record) if one.name not in ("state", "started_at_ms")))
+"""What the entries tell of a job: when a run began is told to people only."""
+
+
+def _first_difference(ones: dict[JobId, Record], copies: dict[JobId, Record]) -> JobId | None:
+    """The first job whose records differ."""
+    for job, one in ones.items():
+        copy = copies.get(job)
+        state = State.LENT if one.state is State.RUNNING else one.state
+        if copy is None or state is not copy.state or _TOLD(one) != _TOLD(copy):
+            return job
+    return None if ones.keys() == copies.keys() else next(job for job in copies if job not in ones)
+
+
+@dataclass(slots=True)
+class _Line:
+    """Ready jobs that are claimed in their order. `passed`: claims since its first job could have been claimed."""
+
+    queue: str
+    task: str
+    priority: int
+    jobs: dict[JobId, None] = field(default_factory=dict[JobId, None])
+    passed: int = 0
+    levels: int = 1
+    tasks: int = 1
+
+    @property
+    def bound(self) -> int:
+        """Claims that may pass by: two slices take turns, and pinned jobs with the others; of the others one in
+        16 goes to the lower priorities in turn, and within one the tasks take turns."""
+        lower = _LOWER_EVERY * max(1, self.levels - 1) if self.levels > 1 else 1
+        return 4 * lower * self.tasks + _SLACK_COUNT
+
+
+class Fairness:
+    """First in, first out within a task and a priority; no line waits for ever; no slot is idle while a job waits."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._lines: dict[tuple[str, str, int], _Line] = {}
+        self._line_of: dict[JobId, _Line] = {}  # ready jobs
+        self._key_of: dict[JobId, tuple[str, str, int]] = {}  # all jobs that ever were in a line
+        self._again: set[JobId] = set()  # ids put more than once: the place of a cancelled one may be taken up again
+        self._capacity = 0
+
+    def after(self, step: Step) -> None:
+        if step.what == "capacity":
+            self._capacity = step.given
+        for name, entry in step.entries:
+            if isinstance(entry, Put):
+                for job, _ in entry.jobs:
+                    self._know(job, name, entry.header.task, entry.header.priority, entry.header.scope == "all")
+                    if not entry.due_at_ms:
+                        self._push(job)
+            elif isinstance(entry, Advanced):
+                header = entry.header
+                self._know(entry.job, name, header.task, header.priority, header.scope == "all")
+                self._push(entry.job)
+            elif isinstance(entry, Spread):
+                whole = self._ledger.jobs[entry.job]
+                for member in entry.members:
+                    job = part_id(entry.job, member.node)
+                    if job in self._key_of:
+                        self._again.add(job)
+                    self._key_of[job] = (f"{name} {text(member)}", whole.task, whole.priority)
+                    self._push(job)
+            elif isinstance(entry, Due):
+                for job in entry.jobs:
+                    self._push(job)
+            elif isinstance(entry, Revived):
+                self._push(entry.job)
+            elif isinstance(entry, Done):
+                for job in entry.jobs:
+                    self._drop(job)
+            elif isinstance(entry, Died):
+                self._drop(entry.job)
+            elif isinstance(entry, Lent):
+                for job in entry.jobs:
+                    self._claim(job)
+        self._check_idle(step)
+
+    def _know(self, job: JobId, name: str, task: str, priority: int, spreads: bool) -> None:
+        """Parts and the jobs they are parts of are in lines of their own kind, or in none."""
+        if self._key_of.pop(job, None) is not None:
+            self._again.add(job)
+        if not spreads:
+            self._key_of[job] = (name, task, priority)
+
+    def _push(self, job: JobId) -> None:
+        key = self._key_of.get(job)
+        if key is not None:
+            line = self._lines.get(key)
+            if line is None:
+                line = self._lines[key] = _Line(*key)
+            line.jobs[job] = None
+            self._line_of[job] = line
+
+    def _drop(self, job: JobId) -> None:
+        line = self._line_of.pop(job, None)
+        if line is not None:
+            del line.jobs[job]
+
+    def _claim(self, job: JobId) -> None:
+        claimed = self._line_of.get(job)
+        if claimed is None:
+            raise BrokenPromise("a job is lent that is not ready", job)
+        if (first := next(iter(claimed.jobs))) != job and job not in self._again:
+            raise BrokenPromise("a job is claimed before one that came first", job, first)
+        self._drop(job)
+        claimed.passed = 0
+        waiting = [line for line in self._lines.values() if line.jobs and line.task in self._ledger.specs]
+        for line in self._lines.values():
+            if not line.jobs:
+                line.passed, line.levels, line.tasks = 0, 1, 1
+        for line in waiting:
+            if line is claimed:
+                continue
+            near = [other for other in (*waiting, claimed) if other.queue == line.queue]
+            line.levels = max(line.levels, len({other.priority for other in near}))
+            line.tasks = max(line.tasks, len({other.task for other in near if other.priority == line.priority}))
+            line.passed += 1
+            if line.passed > line.bound:
+                first = next(iter(line.jobs))
+                about = (
+                    f"{line.queue}, {line.task}, {line.priority}: {line.levels} levels, {line.tasks} tasks in its own"
+                )
+                raise BrokenPromise(f"a job starves: {line.passed} claims passed it by ({about})", first)
+
+    def _check_idle(self, step: Step) -> None:
+        if self._ledger.held_count >= self._capacity or step.what in ("started", "give_up"):
+            return
+        for line in self._lines.values():
+            if line.jobs and line.task in self._ledger.specs:
+                raise BrokenPromise("a slot is free, a job is ready, and nothing happens", next(iter(line.jobs)))
+
+
+class Questions:
+    """Lists have every job once, counts agree with them, statistics with what was seen."""
+
+    def __init__(self, ledger: Ledger, plans: Plans) -> None:
+        self._ledger = ledger
+        self._plans = plans
+
+    def after(self, step: Step) -> None:
+        if len(step.calls) != 1:
+            return  # another call of the same frame may have changed things since the question
+        answers = step.answers()
+        for asker, call in step.calls:
+            for answer in answers.get(asker, []):
+                if isinstance(call, ListJobs) and isinstance(answer, Listed):
+                    self._check_list(call, answer)
+                elif isinstance(call, FindJob) and isinstance(answer, (Listed, Refused)):
+                    self._check_found(call, answer)
+                elif isinstance(answer, Counted):
+                    self._check_count(answer)
+                elif isinstance(answer, Stats):
+                    self._check_stats(answer)
+                elif isinstance(answer, ClusterStatus):
+                    self._check_status(answer)
+
+    def _listed(self, task: str | None = None) -> dict[JobId, None]:
+        """What a list of live jobs has to have: rounds to come, and no job that its parts stand for."""
+        jobs = dict.fromkeys(
+            job.job
+            for job in self._ledger.live.values()
+            if job.state is not State.SPREAD and (task is None or job.task == task)
+        )
+        jobs.update((job, None) for name, job in self._plans.next_rounds() if task is None or name == task)
+        return jobs
+
+    def _check_list(self, call: ListJobs, answer: Listed) -> None:
+        if call.dead:
+            jobs = self._ledger.jobs
+            asked = {job: None for job in self._ledger.dead if call.task is None or jobs[job].task == call.task}
+        else:
+            asked = self._listed(call.task)
+        listed = [info.job for info in answer.jobs]
+        count = min(len(asked), call.limit) if call.limit else len(asked)
+        if len(set(listed)) != len(listed):
+            raise BrokenPromise("a list has a job twice")
+        if answer.total != len(asked) or len(listed) != count or not asked.keys() >= set(listed):
+            missing = [job for job in asked if job not in listed]
+            raise BrokenPromise(f"{len(listed)} of {answer.total} listed, there are {len(asked)}: {text(missing)}")
+        for info in answer.jobs:
+            known = self._ledger.jobs.get(info.job)
+            if known is not None and (info.task, info.params) != (known.task, known.params):
+                raise BrokenPromise(f"listed as {text(info)}", info.job)
+
+    def _check_found(self, call: FindJob, answer: Listed | Refused) -> None:
+        here = call.job in self._ledger.dead or call.job in self._ledger.live
+        planned = call.job in (job for _, job in self._plans.next_rounds())
+        found = isinstance(answer, Listed) and [info.job for info in answer.jobs] == [call.job]
+        if found is not (here or planned):
+            raise BrokenPromise(f"P7: asked for a job, answered by {text(answer)}", call.job)
+
+    def _check_count(self, answer: Counted) -> None:
+        count = len(self._listed())
+        held = answer.queues["local"] + answer.queues["processing"]
+        if sum(answer.queues.values()) != count or held != self._ledger.held_count:
+            raise BrokenPromise(f"counted {answer.queues}, there are {count}, {self._ledger.held_count} of them lent")
+
+    def _check_stats(self, answer: Stats) -> None:
+        asked = {name: self._ledger.counters[name] for name in answer.totals}
+        if asked != answer.totals:
+            raise BrokenPromise(f"statistics say {answer.totals}, seen were {asked}")
+
+    def _check_status(self, answer: ClusterStatus) -> None:
+        self._check_count(Counted(answer.queues))
+        waiting = {job.task for job in self._ledger.live.values() if job.task not in self._ledger.specs}
+        plans = {plan.task for plan in answer.plans if plan.due_in_ms is not None}
+        asked = {task for task, _ in self._plans.next_rounds()}
+        if answer.dead != len(self._ledger.dead) or not set(answer.missing) <= waiting or plans != asked:
+            raise BrokenPromise(f"the status is {text(answer)}")

@@ -1,0 +1,174 @@
+"""What happens in a world, step by step, and how it is told.
+
+A step is one input of one engine with all that came of it: the entries it decided and the effects it asked for. The
+checkers judge steps, a trace prints them, and a broken promise quotes those that touch the broken job. Steps hold
+references, nothing is turned into text before somebody reads it.
+
+Lines are marked like those of a node: `→` it came in, `←` it went out, `·` it happened, `!` somebody should look.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from typing import Any, cast
+
+from ..core.effects import Asker, Effect, Reply, Send, Start, Stop, Tell
+from ..core.entries import Entry
+from ..core.messages import Answer, Call, GiveUp, Listed, Response
+from ..core.values import Header, JobId, Life, Run
+from ..lines import line
+
+_LIST_MAX_COUNT = 6
+_BYTES_MAX = 12
+_STORY_MAX_COUNT = 30
+_JOB_BITS_MIN = 64  # ids of jobs are 128 bits, nothing else here comes near
+
+
+@dataclass(slots=True)
+class Step:
+    """One input of one engine.
+
+    Attributes:
+        at_us: true time, in microseconds since the world began.
+        now_ms: what the engine's clock says.
+        what: the method of the engine.
+        given: what it was given.
+        calls: the calls in it, with who asked, in their order.
+        entries: what was decided, each with the name of its slice.
+    """
+
+    at_us: int
+    now_ms: int
+    node: str
+    what: str
+    given: Any
+    calls: list[tuple[Asker, Call | GiveUp]] = field(default_factory=list[tuple[Asker, Call | GiveUp]])
+    entries: list[tuple[str, Entry]] = field(default_factory=list[tuple[str, Entry]])
+    effects: list[Effect] = field(default_factory=list[Effect])
+
+    def answers(self) -> dict[Asker, list[Answer]]:
+        """Who was answered, and what; the parts of a long list are put together."""
+        found: dict[Asker, list[Answer]] = {}
+        parts: dict[Asker, list[Any]] = {}
+        for effect in self.effects:
+            if isinstance(effect, Reply):
+                found.setdefault(effect.ref, []).append(effect.answer)
+            elif isinstance(effect, Send):
+                for message in effect.messages:
+                    if isinstance(message, Response):
+                        asker = (effect.to, message.ref)
+                        answer = message.answer
+                        if isinstance(answer, Listed):
+                            jobs = parts.setdefault(asker, [])
+                            jobs += answer.jobs
+                            if message.more:
+                                continue
+                            answer = Listed(parts.pop(asker), answer.total)
+                        found.setdefault(asker, []).append(answer)
+        return found
+
+    def lines(self, most: int = _LIST_MAX_COUNT) -> Iterator[str]:
+        """The step as it is told; of a list, the first `most` items."""
+        yield f"{self.at_us / 1000:>11.3f} → {self.node} {self.what} {text(self.given, most)}".rstrip()
+        for name, entry in self.entries:
+            yield f"{'':>11} · {name}: {text(entry, most)}"
+        for effect in self.effects:
+            yield from (f"{'':>11} {told}" for told in _effect_lines(effect, most))
+
+
+def _effect_lines(effect: Effect, most: int) -> Iterator[str]:
+    if isinstance(effect, Tell):
+        said = line(effect.fact)
+        yield said[1].partition("\n")[0] if said is not None else f"· {text(effect.fact, most)}"
+    elif isinstance(effect, Start):
+        for run in effect.runs:
+            yield f"← start {_run_text(run)}"
+    elif isinstance(effect, Send):
+        for message in effect.messages:
+            yield f"← to {effect.to.node.hex()[:6]}: {text(message, most)}"
+    elif isinstance(effect, Stop):
+        yield f"← stop {job_name(effect.job)}"
+    else:
+        yield f"← reply {effect.ref}: {text(effect.answer, most)}"
+
+
+def _run_text(run: Run) -> str:
+    number = f" round={run.number}" if run.number else ""
+    return f"{run.header.task} {job_name(run.job)} attempt={run.attempt} tries={run.tries}{number}"
+
+
+def job_name(job: JobId) -> str:
+    """The full id, as people see it and as a story is searched for it."""
+    return f"{job:032x}"
+
+
+def text(value: Any, most: int = _LIST_MAX_COUNT) -> str:
+    """A value for people: ids in hexadecimal, long things cut short. The same in each process."""
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, Life):
+        return f"{value.node.hex()[:6]}.{value.life}"
+    if isinstance(value, Header):
+        return f"{value.task}/{value.scope}/{value.priority}"
+    if isinstance(value, bytes):
+        return f"{len(value)}B:{value[:_BYTES_MAX].hex()}"
+    if isinstance(value, int) and not isinstance(value, bool) and value >> _JOB_BITS_MIN > 0:
+        return job_name(JobId(value))
+    if is_dataclass(value) and not isinstance(value, type):
+        shown = ((one.name, getattr(value, one.name)) for one in fields(value) if _differs(value, one))
+        return f"{type(value).__name__}({' '.join(f'{name}={text(item, most)}' for name, item in shown)})"
+    if isinstance(value, dict):
+        pairs = cast("Any", value).items()
+        return "{" + _several((f"{text(key, most)}: {text(item, most)}" for key, item in pairs), most) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + _several((text(item, most) for item in cast("Any", value)), most) + "]"
+    return "" if value is None else str(value)
+
+
+def _differs(value: Any, one: Any) -> bool:
+    """Whether a field says more than its default."""
+    return bool(getattr(value, one.name) != one.default)
+
+
+def _several(told: Iterable[str], most: int) -> str:
+    items = list(told)
+    more = len(items) - most
+    return ", ".join(items if more <= 0 else [*items[:most], f"and {more} more"])
+
+
+class BrokenPromise(Exception):
+    """The engine did what it must not do, or failed to do what it must.
+
+    Attributes:
+        what: which promise, and how it was broken.
+        subjects: texts to search the story for: the id of a job, the name of a task.
+        story: the last lines of the world that mention one of them.
+    """
+
+    def __init__(self, what: str, *subjects: JobId | str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.subjects = [subject if isinstance(subject, str) else job_name(subject) for subject in subjects]
+        self.story: list[str] = []
+
+    def tell(self, steps: Sequence[Step]) -> None:
+        """Add the story: of each step that mentions a subject, its first line and those that do; and the last step."""
+        for step in steps:
+            told = list(zip(step.lines(), step.lines(sys.maxsize), strict=True))
+            about = [short for short, whole in told if self._mentions(whole)]
+            if about:
+                first = told[0][0]
+                self.story += about if about[0] == first else [first, *about]
+        del self.story[:-_STORY_MAX_COUNT]
+        if steps:
+            last = list(steps[-1].lines())[:_STORY_MAX_COUNT]
+            self.story += [told for told in last if told not in self.story]
+
+    def _mentions(self, told: str) -> bool:
+        return any(subject in told for subject in self.subjects)
+
+    def __str__(self) -> str:
+        return "\n".join([self.what, *self.story])
