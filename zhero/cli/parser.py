@@ -103,7 +103,6 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "--drain-timeout", type=_number, metavar="SECONDS", help="how long running jobs may go on when it stops"
     )
     run.add_argument("--insecure", action="store_true", default=None, help="allow a bind that other hosts can reach")
-    run.add_argument("--reload", action="store_true", help="load task files again when they change")
     run.add_argument("--verbose", action="store_true", help="log what is only of use when looking for a fault")
     _add_place(run)
 
