@@ -33,7 +33,7 @@ from hashlib import blake2b
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from .errors import TaskDuplicate, TaskInvalid, ZheroError
 from .forms import ORIGIN_FIELDS, task_from
@@ -80,14 +80,18 @@ def _find(source: object, base: Path) -> Iterator[_Found]:
             for file in _files(Path(folder)):
                 if file != Path(folder, "__init__.py").resolve():
                     yield from _of_file(file, _import(file))
-    elif isinstance(source, Mapping) or not isinstance(source, Iterable):
-        yield _Found(task_from(source), source, "what was given")  # pyright: ignore[reportUnknownArgumentType]
-    else:
-        for number, item in enumerate(cast("Iterable[object]", source), 1):
+    elif _is_several(source):
+        for number, item in enumerate(source, 1):
             if isinstance(item, str | Path | ModuleType):
                 yield from _find(item, base)
             else:
                 yield _Found(task_from(item), item, f"item {number} of the list")
+    else:
+        yield _Found(task_from(source), source, "what was given")
+
+
+def _is_several(source: object) -> TypeGuard[Iterable[object]]:
+    return isinstance(source, Iterable) and not isinstance(source, Mapping)
 
 
 def _merged(found: Iterable[_Found]) -> list[Task]:
@@ -340,7 +344,9 @@ class Reloader:
                 file is the next attempt, at everything that has changed.
         """
         stamps = self._look()
-        self._stale |= {file for file, stamp in stamps.items() if stamp != self._stamps.get(file)}
+        self._stale |= {
+            file for file, stamp in stamps.items() if stamp != self._stamps.get(file) or file not in self._found
+        }
         self._stale &= stamps.keys()
         self._stamps = stamps
         linecache.checkcache()

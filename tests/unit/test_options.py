@@ -25,6 +25,7 @@ from zhero.runtime.handlers import Backoff
         (0.0001, 1),
         (0.001, 1),
         (1.001, 1001),
+        (0.1 + 0.2, 300),  # a hair above, by the arithmetic of floats
         (timedelta(seconds=2), 2000),
         (timedelta(microseconds=1), 1),
         (SPAN_MAX_MS // 1000, SPAN_MAX_MS),
