@@ -32,9 +32,11 @@ runtime.child runtime.heart runtime.slots runtime.threads
 runtime.processes
 runtime.executor
 runtime.driver sim.story
-sim.ledger sim.network sim.workload
-sim.callers sim.executor sim.plans
+sim.books sim.network sim.workload
+sim.callers sim.executor sim.ledger
+sim.plans
 sim.checkers
+sim.node
 sim.world
 sim.seeds
 views outcomes options signature

@@ -20,9 +20,9 @@ class Limits:
         jobs_max_bytes: bytes of their params; the same.
         payload_max_bytes: encoded params of one job, and its result.
         batch_max_count: jobs in one `enqueue_many`.
-        results_max_count: outcomes kept for later askers; the oldest makes room.
-        dead_max_count: dead letters; the oldest makes room, and that is reported.
-        ids_max_count: ids of the callers' own that are remembered after the end; the oldest makes room.
+        results_max_count: outcomes that each slice keeps for later askers; the oldest makes room.
+        dead_max_count: dead letters of each slice; the oldest makes room, and that is reported.
+        ids_max_count: ids of the callers' own that each slice remembers after the end; the oldest makes room.
         id_ttl_ms: how long an id of the caller's own is remembered after its job's end.
         waiters_max_count: callers who wait for results; beyond it the next one is refused.
         answer_max_bytes: of a list that is sent to a client, per frame.

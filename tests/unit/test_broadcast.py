@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from zhero.core.messages import AwaitResult, Cancel, Did, Ended, PartEnded, Retry
-from zhero.core.values import NOTHING, Failure, Outcome, State, Status, TaskSpec, Verdict, part_id
+from zhero.config import Limits
+from zhero.core.messages import AwaitResult, Cancel, Did, Ended, Enqueue, PartEnded, Retry
+from zhero.core.values import (
+    NO_PARAMS,
+    NOTHING,
+    Failure,
+    Outcome,
+    State,
+    Status,
+    TaskSpec,
+    Verdict,
+    keyed_id,
+    part_id,
+)
 
 from ..conversations.harness import BAD, GOOD, ME, Node
 
@@ -123,3 +137,34 @@ def test_a_dead_part_that_is_tried_again_leaves_the_outcome_of_the_job_alone() -
     node.finished(part)
     assert node.ask(AwaitResult(job)) == before
     assert node.ask(AwaitResult(part)) == Ended(part, GOOD)
+
+
+def test_only_rounds_are_skipped_and_only_for_rounds() -> None:
+    node = Node(SWEEP, capacity=5)
+    node.tick(1001)
+    (of_round,) = node.started_jobs
+    node.define(replace(SWEEP, frequency_ms=0))
+    (job,) = node.enqueue("sweep", delay_ms=1)
+    node.tick(2)
+    assert node.started_jobs == [part_id(job, ME.life.node)]  # a person wants it, whatever round is still open
+    node.finished(of_round)
+    node.define(SWEEP)
+    node.tick(1001)
+    assert len(node.starts) == 1  # and what a person wanted is no round that is still open
+
+
+def test_an_all_job_put_again_leaves_alone_a_part_of_the_first_that_runs_again() -> None:
+    node = Node(replace(CLEAN, result_ttl_ms=100), capacity=5, limits=Limits(id_ttl_ms=1000))
+    job = keyed_id("clean", "march")
+    part = part_id(job, ME.life.node)
+    call = Enqueue("clean", [(job, NO_PARAMS)], keyed=True)
+    node.ask(call)
+    node.finished(part, Verdict.DEAD)
+    node.ask(Retry(part))
+    node.tick(1000)  # the id is forgotten, and the part of the first job runs still
+    node.ask(call)
+    assert node.starts == []
+    skipped = Outcome(Status.SKIPPED)
+    assert node.ask(AwaitResult(job)) == Ended(job, skipped, [PartEnded(ME, skipped)])
+    node.finished(part)
+    assert node.stats()["succeeded"] == 1

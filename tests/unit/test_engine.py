@@ -21,6 +21,7 @@ from zhero.core.facts import (
 from zhero.core.messages import (
     Accepted,
     AwaitResult,
+    Call,
     Cancel,
     Counted,
     CountJobs,
@@ -200,6 +201,29 @@ def test_an_id_of_the_callers_own_is_one_job_also_when_its_result_is_forgotten()
     assert node.started_jobs == [job]
 
 
+def test_an_id_of_the_callers_own_is_remembered_from_the_end_of_a_second_try_on() -> None:
+    node = Node(MAIL, capacity=1, limits=Limits(id_ttl_ms=70_000))
+    job = keyed_id("mail", "invoice-17")
+    call = Enqueue("mail", [(job, NO_PARAMS)], keyed=True)
+    node.ask(call)
+    node.finished(job, Verdict.DEAD)
+    node.tick(80_000)
+    assert node.ask(call) == Accepted([job])  # the dead letter is still here
+    node.ask(Retry(job))
+    node.finished(job)
+    node.tick(69_999)
+    assert node.ask(call) == Accepted([job])
+    assert node.starts == []
+
+
+def test_what_is_delayed_or_has_an_id_of_the_callers_own_is_in_the_slice_that_is_elected_a_home() -> None:
+    node = Node(MAIL)
+    node.enqueue("mail", 1)
+    node.enqueue("mail", 2, delay_ms=5)
+    node.ask(Enqueue("mail", [(keyed_id("mail", "invoice-17"), NO_PARAMS)], keyed=True))
+    assert [len(stream.slice) for stream in node.engine.streams] == [1, 3]
+
+
 def test_a_job_can_differ_from_its_definition_in_priority_and_announcement() -> None:
     node = Node(TaskSpec("mail", priority=3, announce=True, result_ttl_ms=77), capacity=2)
     node.ask(Enqueue("mail", [(A, NO_PARAMS)]))
@@ -329,6 +353,16 @@ def test_a_cancel_that_could_not_be_done_is_told_at_once_and_holds_for_the_next_
     assert node.jobs() == []
 
 
+def test_a_cancel_is_over_when_a_person_has_the_job_tried_again() -> None:
+    node = Node(MAIL, capacity=1)
+    (job,) = node.enqueue("mail")
+    node.ask(Cancel(job))
+    node.finished(job, Verdict.DEAD)
+    node.ask(Retry(job))
+    node.finished(job, Verdict.RETRY, delay_ms=10)
+    assert node.queues() == {"delayed": 1}
+
+
 def test_only_dead_letters_are_retried_and_discarded() -> None:
     node = Node(MAIL, capacity=1)
     live, dead = node.enqueue("mail", 2)
@@ -374,12 +408,22 @@ def test_an_end_says_how_long_the_run_took() -> None:
     assert node.facts == [JobEnded(job, "mail", True, 1, Status.SUCCEEDED, 70, None)]
 
 
+def test_an_end_of_a_run_that_never_began_took_no_time_whatever_the_one_before_took() -> None:
+    node = Node(MAIL, capacity=1)
+    (job,) = node.enqueue("mail")
+    node.started(job)
+    node.finished(job, Verdict.RETRY, delay_ms=10)
+    node.tick(11)
+    node.finished(job, Verdict.CANCELLED)
+    assert node.facts == [JobEnded(job, "mail", True, 2, Status.CANCELLED, 0, None)]
+
+
 # --- clients ----------------------------------------------------------------------------------------------------------
 
 
 def test_all_answers_to_one_frame_are_one_message_to_one_process() -> None:
     node = Node(MAIL, capacity=1)
-    calls = [mail(A), AwaitResult(A), CountJobs(), Cancel(JobId(99))]
+    calls: list[Call] = [mail(A), AwaitResult(A), CountJobs(), Cancel(JobId(99))]
     node.say("cli", Hello(), *(Request(ref, call) for ref, call in enumerate(calls)))
     (send,) = [effect for effect in node.effects if isinstance(effect, Send)]
     assert send.to == node.clients["cli"]
@@ -408,27 +452,27 @@ def test_whatever_a_client_says_never_raises() -> None:
     jobs = [JobId(number) for number in range(6)]
     for _ in range(1500):
         job = rng.choice(jobs)
-        call = rng.choice(
-            (
-                Enqueue(
-                    rng.choice(("mail", "clean", "tick", "nobody")),
-                    [(rng.choice(jobs), bytes(rng.randint(0, 3))) for _ in range(rng.randint(0, 3))],
-                    rng.choice((None, 5, -100, 1000)),
-                    rng.choice((None, False)),
-                    rng.choice((0, 0, 10, -1)),
-                    rng.random() < 0.2,
-                ),
-                Cancel(job),
-                Retry(job),
-                Discard(job),
-                AwaitResult(job),
-                StopTask(rng.choice(("tick", "mail", "nobody"))),
-                StartTask(rng.choice(("tick", "mail", "nobody"))),
-                Leave(0),
-            )
-        )
+        calls: list[Call] = [
+            Enqueue(
+                rng.choice(("mail", "clean", "tick", "nobody")),
+                [(rng.choice(jobs), bytes(rng.randint(0, 3))) for _ in range(rng.randint(0, 3))],
+                rng.choice((None, 5, -100, 1000)),
+                rng.choice((None, False)),
+                rng.choice((0, 0, 10, -1)),
+                rng.random() < 0.2,
+            ),
+            Cancel(job),
+            Retry(job),
+            Discard(job),
+            AwaitResult(job),
+            StopTask(rng.choice(("tick", "mail", "nobody"))),
+            StartTask(rng.choice(("tick", "mail", "nobody"))),
+            Leave(0),
+        ]
         ref = rng.randint(1, 3)
-        node.say(rng.choice(("one", "two")), Request(ref, call), *([GiveUp(ref)] if rng.random() < 0.2 else []))
+        node.say(
+            rng.choice(("one", "two")), Request(ref, rng.choice(calls)), *([GiveUp(ref)] if rng.random() < 0.2 else [])
+        )
         if rng.random() < 0.3:
             node.tick(rng.randint(0, 600))
         if node.runs and rng.random() < 0.5:

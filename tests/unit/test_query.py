@@ -314,6 +314,8 @@ def test_a_task_is_missing_while_ready_jobs_wait_for_it_and_nobody_has_it() -> N
     assert node.facts == [TaskMissing("sms", 1)]
     node.tick(10)
     assert node.facts == []
+    node.define()
+    assert node.facts == [TaskMissing("mail", 2), TaskMissing("sms", 1)]
     for job in (ready, cancelled, delayed):
         node.ask(Cancel(job))
     assert node.status().missing == []

@@ -166,7 +166,8 @@ class ReadyLines:
 
     def __len__(self) -> int:
         """Ids in line, stale ones included."""
-        return sum(map(len, self._queues()))
+        pinned = sum(map(len, self._pinned.values())) if self._pinned else 0
+        return len(self._shared) + len(self._to_spread) + pinned
 
     def __iter__(self) -> Iterator[JobId]:
         for queue in self._queues():
@@ -198,7 +199,8 @@ class ReadyLines:
 
     def take_to_spread(self, runnable: Container[str]) -> list[JobId]:
         """Claim all "all" jobs of the tasks in `runnable`."""
-        return self._to_spread.take(len(self._to_spread), self._is_ready, runnable)
+        count = len(self._to_spread)
+        return self._to_spread.take(count, self._is_ready, runnable) if count else []
 
     def waiting(self) -> dict[str, int]:
         """Task -> jobs in line: at least one, at most so many."""

@@ -241,6 +241,8 @@ class State(Enum):
     DEAD = "dead"
     ABSENT = "absent"
 
+    __hash__ = object.__hash__  # a member is one object; Enum's own is no C function, and felt with every job
+
 
 class Queue(Enum):
     """The queues as people see them."""

@@ -67,7 +67,9 @@ def replay(seed: int, *, trace: bool) -> int:
     if trace:
         for step in world.story:
             print("\n".join(step.lines()))
-    about = f"{world.now_us / 1_000_000:.3f} s virtual, {len(world.story)} steps, {len(world.node.ledger.jobs)} jobs"
+    about = (
+        f"{world.now_us / 1_000_000:.3f} s virtual, {len(world.story)} steps, {len(world.node.ledger.books.jobs)} jobs"
+    )
     if broken is None:
         print(f"seed {seed}: every promise was kept; {about}")
         return 0

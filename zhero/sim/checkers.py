@@ -2,16 +2,19 @@
 
 Each checker is an object that is shown every step, in order, and raises `BrokenPromise`. `Invariants` asks the engine
 itself; `Copy` keeps a copy of each slice by its entries, as a backup would; `Fairness` sees that jobs are claimed in
-order and that nothing starves; `Questions` holds lists, counts and statistics against what is known.
+order and that nothing starves; `Leaving` watches the end; `Questions` holds lists, counts and statistics against what
+is known.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Protocol
 
 from ..config import Limits
+from ..core.effects import Asker
 from ..core.engine import Engine
 from ..core.entries import (
     Advanced,
@@ -24,7 +27,7 @@ from ..core.entries import (
     Spread,
 )
 from ..core.jobs import Slice
-from ..core.messages import ClusterStatus, Counted, FindJob, Listed, ListJobs, Refused, Stats
+from ..core.messages import ClusterStatus, Counted, FindJob, Leave, Left, Listed, ListJobs, Refused, Stats
 from ..core.steps import Record
 from ..core.values import JobId, State, part_id
 from ..errors import Bug
@@ -32,6 +35,8 @@ from .ledger import Ledger
 from .plans import Plans
 from .story import BrokenPromise, Step, text
 
+_UNSETTLED = ("started", "give_up")
+"""Inputs that tell the engine something, but make it do nothing."""
 _CHECKED_COUNT = 200
 """So many live jobs are looked at per step, on average."""
 _LOWER_EVERY = 16
@@ -124,10 +129,13 @@ class _Line:
 
     @property
     def bound(self) -> int:
-        """Claims that may pass by: two slices take turns, and pinned jobs with the others; of the others one in
-        16 goes to the lower priorities in turn, and within one the tasks take turns."""
-        lower = _LOWER_EVERY * max(1, self.levels - 1) if self.levels > 1 else 1
-        return 4 * lower * self.tasks + _SLACK_COUNT
+        """How many claims may pass it by.
+
+        Two slices take turns, and in each the parts of one member with all others. One claim in 16 goes to the lower
+        priorities, in turn, and within one the tasks take turns. Twice that, since both come and go meanwhile.
+        """
+        lower = _LOWER_EVERY * (self.levels - 1) if self.levels > 1 else 1
+        return 2 * 4 * lower * self.tasks + _SLACK_COUNT
 
 
 class Fairness:
@@ -139,11 +147,8 @@ class Fairness:
         self._line_of: dict[JobId, _Line] = {}  # ready jobs
         self._key_of: dict[JobId, tuple[str, str, int]] = {}  # all jobs that ever were in a line
         self._again: set[JobId] = set()  # ids put more than once: the place of a cancelled one may be taken up again
-        self._capacity = 0
 
     def after(self, step: Step) -> None:
-        if step.what == "capacity":
-            self._capacity = step.given
         for name, entry in step.entries:
             if isinstance(entry, Put):
                 for job, _ in entry.jobs:
@@ -155,7 +160,7 @@ class Fairness:
                 self._know(entry.job, name, header.task, header.priority, header.scope == "all")
                 self._push(entry.job)
             elif isinstance(entry, Spread):
-                whole = self._ledger.jobs[entry.job]
+                whole = self._ledger.books.jobs[entry.job]
                 for member in entry.members:
                     job = part_id(entry.job, member.node)
                     if job in self._key_of:
@@ -225,11 +230,49 @@ class Fairness:
                 raise BrokenPromise(f"a job starves: {line.passed} claims passed it by ({about})", first)
 
     def _check_idle(self, step: Step) -> None:
-        if self._ledger.held_count >= self._capacity or step.what in ("started", "give_up"):
+        if self._ledger.books.held_count >= self._ledger.capacity or step.what in _UNSETTLED:
             return
         for line in self._lines.values():
             if line.jobs and line.task in self._ledger.specs:
                 raise BrokenPromise("a slot is free, a job is ready, and nothing happens", next(iter(line.jobs)))
+
+
+class Leaving:
+    """A node that is told to leave does so as soon as nothing can go on, or its time is up, and says what it leaves."""
+
+    def __init__(self, ledger: Ledger, seen: Counter[str]) -> None:
+        self.left = False
+        self._ledger = ledger
+        self._seen = seen
+        self._askers: list[Asker] = []
+        self._by_ms = 0
+
+    def after(self, step: Step) -> None:
+        for asker, call in step.calls:
+            if isinstance(call, Leave):
+                self._askers.append(asker)
+                self._by_ms = step.now_ms + call.within_ms
+        answers = step.answers()
+        over = bool(self._askers) and (step.now_ms >= self._by_ms or not self._can_go_on(step))
+        leaves = over and step.what not in _UNSETTLED
+        lost = sum(job.state is not State.SPREAD for job in self._ledger.books.live.values())
+        owed = {asker: [Left(lost)] for asker in self._askers} if leaves else {}
+        got = {asker: told for asker, told in answers.items() if isinstance(told[0], Left)}
+        if got != owed:
+            raise BrokenPromise(f"who told it to leave was answered {text(got)}, and has to be {text(owed)}")
+        if leaves:
+            self._askers, self.left = [], True
+            self._seen["left"] += 1
+
+    def _can_go_on(self, step: Step) -> bool:
+        ledger = self._ledger
+        if ledger.books.held_count:
+            return True
+        by_us = step.at_us - step.at_us % 1000 + (self._by_ms - step.now_ms - 1) * 1000
+        waiting = [job for job in ledger.books.live.values() if job.state is State.READY and job.not_before_us < by_us]
+        return ledger.capacity > 0 and any(
+            job.task in ledger.specs or ledger.state_there(job.job) is State.DELAYED for job in waiting
+        )
 
 
 class Questions:
@@ -260,7 +303,7 @@ class Questions:
         """What a list of live jobs has to have: rounds to come, and no job that its parts stand for."""
         jobs = dict.fromkeys(
             job.job
-            for job in self._ledger.live.values()
+            for job in self._ledger.books.live.values()
             if job.state is not State.SPREAD and (task is None or job.task == task)
         )
         jobs.update((job, None) for name, job in self._plans.next_rounds() if task is None or name == task)
@@ -268,8 +311,8 @@ class Questions:
 
     def _check_list(self, call: ListJobs, answer: Listed) -> None:
         if call.dead:
-            jobs = self._ledger.jobs
-            asked = {job: None for job in self._ledger.dead if call.task is None or jobs[job].task == call.task}
+            jobs = self._ledger.books.jobs
+            asked = {job: None for job in self._ledger.books.dead if call.task is None or jobs[job].task == call.task}
         else:
             asked = self._listed(call.task)
         listed = [info.job for info in answer.jobs]
@@ -280,12 +323,12 @@ class Questions:
             missing = [job for job in asked if job not in listed]
             raise BrokenPromise(f"{len(listed)} of {answer.total} listed, there are {len(asked)}: {text(missing)}")
         for info in answer.jobs:
-            known = self._ledger.jobs.get(info.job)
+            known = self._ledger.books.jobs.get(info.job)
             if known is not None and (info.task, info.params) != (known.task, known.params):
                 raise BrokenPromise(f"listed as {text(info)}", info.job)
 
     def _check_found(self, call: FindJob, answer: Listed | Refused) -> None:
-        here = call.job in self._ledger.dead or call.job in self._ledger.live
+        here = call.job in self._ledger.books.dead or call.job in self._ledger.books.live
         planned = call.job in (job for _, job in self._plans.next_rounds())
         found = isinstance(answer, Listed) and [info.job for info in answer.jobs] == [call.job]
         if found is not (here or planned):
@@ -294,18 +337,20 @@ class Questions:
     def _check_count(self, answer: Counted) -> None:
         count = len(self._listed())
         held = answer.queues["local"] + answer.queues["processing"]
-        if sum(answer.queues.values()) != count or held != self._ledger.held_count:
-            raise BrokenPromise(f"counted {answer.queues}, there are {count}, {self._ledger.held_count} of them lent")
+        if sum(answer.queues.values()) != count or held != self._ledger.books.held_count:
+            raise BrokenPromise(
+                f"counted {answer.queues}, there are {count}, {self._ledger.books.held_count} of them lent"
+            )
 
     def _check_stats(self, answer: Stats) -> None:
-        asked = {name: self._ledger.counters[name] for name in answer.totals}
+        asked = {name: self._ledger.books.counters[name] for name in answer.totals}
         if asked != answer.totals:
             raise BrokenPromise(f"statistics say {answer.totals}, seen were {asked}")
 
     def _check_status(self, answer: ClusterStatus) -> None:
         self._check_count(Counted(answer.queues))
-        waiting = {job.task for job in self._ledger.live.values() if job.task not in self._ledger.specs}
+        waiting = {job.task for job in self._ledger.books.live.values() if job.task not in self._ledger.specs}
         plans = {plan.task for plan in answer.plans if plan.due_in_ms is not None}
         asked = {task for task, _ in self._plans.next_rounds()}
-        if answer.dead != len(self._ledger.dead) or not set(answer.missing) <= waiting or plans != asked:
+        if answer.dead != len(self._ledger.books.dead) or not set(answer.missing) <= waiting or plans != asked:
             raise BrokenPromise(f"the status is {text(answer)}")

@@ -31,7 +31,8 @@ from ..core.messages import (
     StopTask,
 )
 from ..core.values import NO_JOB, JobId, Outcome, Status, TaskSpec, round_id
-from .ledger import Job, Ledger
+from .books import Job
+from .ledger import Ledger
 from .story import BrokenPromise, Step, text
 
 _BAD_ENDS = (Status.FAILED, Status.TIMED_OUT, Status.CRASHED, Status.DISCARDED, Status.LOST)
@@ -88,7 +89,7 @@ class Plans:
         for _, entry in step.entries:
             if isinstance(entry, Advanced):
                 self._on_advanced(entry, step)
-        for ended in self._ledger.ended:
+        for ended in self._ledger.books.ended:
             self._on_ended(ended, step.now_ms)
         self._check_told()
         self._compare(step)
@@ -228,7 +229,7 @@ class Plans:
     def _check_told(self) -> None:
         """Who waits for a round that will not be hears so."""
         for job in self._cancelled:
-            if self._ledger.is_awaited(job):
+            if self._ledger.books.is_awaited(job):
                 raise BrokenPromise("P7: somebody is left waiting for a round that will not be", job)
         for job, answer in self._ledger.round_answers:
             if job not in self._cancelled or answer != Ended(job, Outcome(Status.CANCELLED)):

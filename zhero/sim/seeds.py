@@ -49,7 +49,7 @@ def live(seed: int) -> Lived:
     lived.cpu_s = time.process_time() - began_s
     lived.virtual_s = world.now_us / 1_000_000
     lived.steps_count = len(world.story)
-    lived.jobs_count = len(world.node.ledger.jobs)
+    lived.jobs_count = len(world.node.ledger.books.jobs)
     return lived
 
 

@@ -9,7 +9,7 @@ much of one thing shows.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Literal, cast
@@ -131,8 +131,6 @@ PERIODIC = (
 )
 """Tasks that run by themselves."""
 
-BY_NAME = {kind.spec.name: kind for kind in (*KINDS, *PERIODIC)}
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -175,7 +173,7 @@ class Options:
             )
         return cls(
             load_ms=rng.randint(20_000, 40_000),
-            pace_ms=rng.choice((80, 150, 300)),
+            pace_ms=rng.choice((100, 150, 250)),
             workers=rng.choice((1, 1, 2, 4, 8)),
             window=rng.choice((0, 0, 1, 4)),
             clients=rng.randint(1, 3),
@@ -187,27 +185,34 @@ class Options:
         )
 
 
-class Workload:
-    """Draws calls for all callers of one world."""
+_PERIODIC_MIN_COUNT = 5
+_FLOODS_MAX_COUNT = 6
+"""In one world: each costs as much as all the rest of it."""
 
-    def __init__(self, rng: Random, limits: Limits) -> None:
+
+class Workload:
+    """Draws calls for all callers of one world.
+
+    Args:
+        kinds: the tasks there are; None: all that run when enqueued, and most of the periodic ones.
+    """
+
+    def __init__(self, rng: Random, limits: Limits, kinds: Sequence[Kind] | None = None) -> None:
         self._rng = rng
         self._limits = limits
         self._count = 0
+        self._floods_left = _FLOODS_MAX_COUNT
         self._jobs: deque[JobId] = deque(maxlen=60)  # jobs that somebody has enqueued or seen
         self._dead: deque[JobId] = deque(maxlen=10)
         self._sent: deque[Enqueue] = deque(maxlen=30)
-        self.kinds = [*KINDS, *(kind for kind in PERIODIC if rng.random() < 0.85)]
-        periodic = [kind for kind in self.kinds if kind.spec.frequency_ms]
-        if len(periodic) < 5:
-            self.kinds = [*KINDS, *PERIODIC]
+        self.kinds = [*KINDS, *_most_of(PERIODIC, rng)] if kinds is None else [*kinds]
         self._called = [kind for kind in self.kinds if not kind.spec.frequency_ms]
         self._periodic = [kind.spec.name for kind in self.kinds if kind.spec.frequency_ms]
         ways: list[tuple[Callable[[IdSource], Call], float]] = [
             (self._one, 30),
             (self._later, 12),
             (self._batch, 4),
-            (self._flood, 0.5),
+            (self._flood, 0.4),
             (self._keyed, 5),
             (self._again, 4),
             (self._twins, 1),
@@ -227,7 +232,7 @@ class Workload:
             (self._wrong, 3),
         ]
         self._ways = [way for way, _ in ways]
-        self._shares = [share * rng.choice((0.2, 1, 1, 3)) for _, share in ways]
+        self._shares = [share * rng.choice((0.2, 1, 1, 2.5)) for _, share in ways]
 
     def draw(self, ids: IdSource) -> Call:
         """What a caller asks for next; new jobs take their ids from `ids`."""
@@ -305,6 +310,9 @@ class Workload:
         return self._enqueue([ids.take() for _ in range(count)], self._rng.choice((0, 0, self._delay_ms())))
 
     def _flood(self, ids: IdSource) -> Call:
+        if not self._floods_left:
+            return self._batch(ids)
+        self._floods_left -= 1
         count = self._rng.randint(60, 160)
         task = self._rng.choice(("quick", "urgent", "lazy", "tell_all_once"))
         return self._enqueue([ids.take() for _ in range(count)], task=task)
@@ -345,3 +353,8 @@ class Workload:
                 StartTask("nobody_has_this"),
             )
         )
+
+
+def _most_of(kinds: Sequence[Kind], rng: Random) -> list[Kind]:
+    most = [kind for kind in kinds if rng.random() < 0.85]
+    return most if len(most) >= _PERIODIC_MIN_COUNT else list(kinds)
