@@ -52,7 +52,7 @@ from .core.values import IdSource, JobId, JobInfo, Life, NodeId
 from .enqueuing import Enqueuing
 from .errors import NotReached, NotRunning, ParamsInvalid
 from .runtime.connection import Connection
-from .runtime.discovery import ANY_HOST, Directory, address_of, is_gone, runtime_dir
+from .runtime.discovery import ANY_HOST, Directory, address_of, clusters, is_gone, runtime_dir
 from .settings import resolve
 
 ONCE = (Retry, Discard, StopTask, StartTask)
@@ -142,9 +142,13 @@ class Client(Enqueuing):
                 return await self._greet(endpoint, share_s)
             except NotReached as error:
                 failures.append(str(error))
-        raise NotReached(
-            "; ".join(failures)
-            or f"no node of cluster {self.cluster} runs here: start one with `zhero run`, or name another cluster, "
+        raise NotReached("; ".join(failures) or self._nobody())
+
+    def _nobody(self) -> str:
+        others = clusters(runtime_dir(self._settings.runtime_dir))
+        found = f"one of your clusters here ({', '.join(others)})" if others else "another cluster"
+        return (
+            f"no node of cluster {self.cluster} runs here: start one with `zhero run`, or name {found}, "
             "or a node to join"
         )
 

@@ -51,7 +51,6 @@ class Node(Enqueuing):
 
     Args:
         tasks: a folder or file, a module, or an iterable of those and of tasks.
-        join: endpoints of nodes to reach; used by clients.
         name: shown to people; default: host and process id.
         bind: where to listen; default: loopback, a free port.
         cluster: nodes with the same one work together; default: from the project.
@@ -72,7 +71,6 @@ class Node(Enqueuing):
         name: str | None = None,
         bind: str | None = None,
         cluster: str | None = None,
-        join: list[str] | None = None,
         workers: int | None = None,
         drain_timeout: float | None = None,
         max_jobs: int | None = None,
@@ -85,7 +83,6 @@ class Node(Enqueuing):
             name=name,
             bind=bind,
             cluster=cluster,
-            join=join,
             workers=workers,
             drain_timeout=drain_timeout,
             max_jobs=max_jobs,
@@ -103,15 +100,25 @@ class Node(Enqueuing):
         self._handlers: dict[str, Handler] = {}
         self._driver: Driver | None = None
         self._thread: threading.Thread | None = None
-        given = self.settings.tasks or () if tasks is None else _sources(tasks)
-        self._add([run_action, *(it for source in given for it in load(source))])
+        self._served: asyncio.Event | None = None
+        given = self.settings.tasks or () if tasks is None else tasks
+        self.set_tasks([given] if isinstance(given, (str, Path, ModuleType, Mapping)) else given)
 
     # --- tasks and actions ----------------------------------------------------------------------------------------
 
-    def _add(self, tasks: Iterable[Task]) -> None:
-        for it in load([*self._tasks.values(), *tasks]):
-            self._tasks[it.name] = it
-            self._handlers[it.name] = it.handler(self)
+    def set_tasks(self, tasks: Iterable[Any]) -> None:
+        """These are the tasks from now on, besides the core ones; running jobs keep the code they have.
+
+        Raises:
+            TaskInvalid, TaskDuplicate: the tasks stay as they were.
+        """
+        found = {it.name: it for it in load([run_action, *tasks])}
+        handlers = {name: it.handler(self) for name, it in found.items()}
+        self._tasks = found
+        self._handlers.clear()
+        self._handlers.update(handlers)
+        if self._driver is not None:
+            self._driver.define([it.spec for it in found.values()])
 
     def task(self, fields: Mapping[str, object]) -> Draft:
         """A job in the origin's form, by the name of its task: `name`, `runAt`, `params`, `toAnnounce`.
@@ -119,7 +126,7 @@ class Node(Enqueuing):
         Raises:
             TaskNotFound, ParamsInvalid: see `Draft`.
         """
-        return Draft(self, self._tasks.get, fields)
+        return Draft(self, self.tasks.get, fields)
 
     @property
     def tasks(self) -> dict[str, Task]:
@@ -189,6 +196,8 @@ class Node(Enqueuing):
         finally:
             if self in running_nodes:
                 running_nodes.remove(self)
+            if self._served is not None:
+                self._served.set()
         if lost:
             self._log.warning("! node %s stopped with %d jobs that will not run", self.name, lost)
         return lost
@@ -200,7 +209,7 @@ class Node(Enqueuing):
             BindFailed, RuntimeDirInvalid: as when entered with `async with`.
         """
         ready: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._thread = threading.Thread(target=self._serve, args=[ready], name="zhero-node", daemon=True)
+        self._thread = threading.Thread(target=asyncio.run, args=[self._serve(ready)], name="zhero-node", daemon=True)
         self._thread.start()
         try:
             ready.result()
@@ -213,23 +222,18 @@ class Node(Enqueuing):
         if self._thread is None or self._driver is None or self not in running_nodes:
             return 0
         lost = asyncio.run_coroutine_threadsafe(self.aclose(drain_timeout), self._driver.loop).result()
-        self._thread_stop.set()
         self._thread.join()
         return lost
 
-    def _serve(self, ready: concurrent.futures.Future[None]) -> None:
-        async def serve() -> None:
-            try:
-                await self._open()
-            except BaseException as error:
-                ready.set_exception(error)
-                return
-            ready.set_result(None)
-            while not self._thread_stop.is_set() or self in running_nodes:
-                await asyncio.sleep(0.05)
-
-        self._thread_stop = threading.Event()
-        asyncio.run(serve())
+    async def _serve(self, ready: concurrent.futures.Future[None]) -> None:
+        self._served = asyncio.Event()
+        try:
+            await self._open()
+        except BaseException as error:
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
+        await self._served.wait()
 
     def take_id(self) -> JobId:
         """A new job id; from any thread."""
@@ -289,15 +293,6 @@ class Node(Enqueuing):
         except ParamsInvalid as error:
             return str(error)
         return None
-
-
-def _sources(tasks: str | Path | ModuleType | Iterable[Any]) -> list[object]:
-    """Paths and modules each by itself; tasks together, so that two of one name are found."""
-    if isinstance(tasks, (str, Path, ModuleType)):
-        return [tasks]
-    given: list[object] = list(tasks)
-    places = [it for it in given if isinstance(it, (str, Path, ModuleType))]
-    return [*places, [it for it in given if it not in places]]
 
 
 @task(name="runAction", description="run the action named in params")

@@ -302,6 +302,70 @@ def test_synchronous_code_starts_enqueues_and_stops() -> None:
         assert node.stop() == 0
 
 
+def test_a_drain_that_is_cancelled_ends_everything_at_once() -> None:
+    @zhero.task
+    async def endless() -> None:
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        node = zhero.Node([endless], drain_timeout=60)
+        async with node:
+            job = await endless.enqueue()
+            waiter = asyncio.ensure_future(job.result())
+            while await node.queue_length("processing") == 0:
+                await asyncio.sleep(0.005)
+            stopping = asyncio.ensure_future(node.aclose())
+            await asyncio.sleep(0)
+            stopping.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await stopping
+            with pytest.raises(zhero.NotRunning):
+                await waiter
+            with pytest.raises(zhero.NotRunning):
+                await node.stats()
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(main())
+
+
+def test_new_tasks_replace_the_old_ones_or_nothing_changes() -> None:
+    @zhero.task(name="add")
+    async def subtract(a: int, b: int = 1) -> int:
+        return a - b
+
+    async def main() -> None:
+        async with zhero.Node([add], **QUICK) as node:
+            with pytest.raises(zhero.TaskDuplicate, match="add"):
+                node.set_tasks([subtract, add])
+            assert await (await node.enqueue("add", {"a": 5})).result(10) == 6
+            node.set_tasks([subtract])
+            assert await (await node.enqueue("add", {"a": 5})).result(10) == 4
+
+    asyncio.run(main())
+
+
+def test_a_thread_that_gives_up_waiting_gets_a_timeout_and_the_job_goes_on() -> None:
+    release = threading.Event()
+
+    @zhero.task
+    def hold() -> str:
+        assert release.wait(20)
+        return "held"
+
+    node = zhero.Node([hold], **QUICK)
+    node.start()
+    try:
+        job = hold.enqueue_soon()
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                job.result_sync(0.01)
+        release.set()
+        assert job.result_sync(10) == "held"
+    finally:
+        release.set()
+        node.stop()
+
+
 def test_a_port_in_use_is_a_typed_error() -> None:
     async def main() -> None:
         async with zhero.Node([], bind="tcp://127.0.0.1:0") as node:

@@ -89,7 +89,7 @@ def test_what_was_dropped_many_times_takes_no_room(memory: Memory, monkeypatch: 
 
 def test_an_id_is_kept_for_its_time_and_not_longer(memory: Memory) -> None:
     memory.keep_id(A, 100)
-    assert memory.has_id(A)
+    assert A in memory
     assert A in memory
     assert memory.outcome(A) is None
     assert memory.deadline_ms() == 1100
@@ -104,21 +104,21 @@ def test_an_id_is_remembered_from_its_last_end_on(memory: Memory) -> None:
     memory.keep_id(A, 0)
     memory.keep_id(A, 500)
     memory.forget(1000)
-    assert memory.has_id(A)
+    assert A in memory
     memory.forget(1500)
-    assert not memory.has_id(A)
+    assert A not in memory
 
 
 def test_beyond_the_limit_the_oldest_id_makes_room(memory: Memory) -> None:
     for at_ms, job in enumerate((A, B, C)):
         memory.keep_id(job, at_ms)
-    assert [job for job in (A, B, C) if memory.has_id(job)] == [B, C]
+    assert [job for job in (A, B, C) if job in memory] == [B, C]
 
 
 def test_an_id_that_ends_again_and_again_pushes_out_no_other(memory: Memory) -> None:
     memory.keep_id(A, 0)
     for at_ms in range(1, 4):
         memory.keep_id(B, at_ms)
-    assert memory.has_id(B)
+    assert B in memory
     memory.forget(999)
-    assert memory.has_id(B)
+    assert B in memory

@@ -82,13 +82,17 @@ def build(version: str) -> Parser:
 
 def _add_place(command: argparse.ArgumentParser) -> None:
     """Where the cluster is that a client command talks to."""
-    command.add_argument("--cluster", metavar="NAME", help="of the cluster; default: that of this project")
+    _add_cluster(command)
     command.add_argument(
         "--join",
         action="append",
         metavar="ENDPOINT",
         help="a node to talk to, as tcp://127.0.0.1:7040; default: one of yours on this host",
     )
+
+
+def _add_cluster(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--cluster", metavar="NAME", help="of the cluster; default: that of this project")
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
@@ -103,8 +107,9 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "--drain-timeout", type=_number, metavar="SECONDS", help="how long running jobs may go on when it stops"
     )
     run.add_argument("--insecure", action="store_true", default=None, help="allow a bind that other hosts can reach")
+    run.add_argument("--reload", action="store_true", help="load task files again when they change")
     run.add_argument("--verbose", action="store_true", help="log what is only of use when looking for a fault")
-    _add_place(run)
+    _add_cluster(run)
 
 
 def _add_enqueue(enqueue: argparse.ArgumentParser) -> None:

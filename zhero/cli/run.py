@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 from .. import settings
-from ..errors import ConfigError, ZheroError
+from ..errors import ConfigError, TaskError, ZheroError
+from ..loader import Reloader
 from ..node import Node
 from .output import say
+
+LOOK_EVERY_S = 0.5
+"""Between two looks for task files that have changed."""
 
 _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31;1"}
 
@@ -58,47 +64,82 @@ def run(args: argparse.Namespace) -> bool:
     finally:
         logger.removeHandler(handler)
     if lost:
-        say(f"{lost} accepted jobs were lost: they had not ended when the node stopped")
+        say(f"accepted jobs that will not run any more: {lost}")
     return not lost
 
 
 async def _serve(args: argparse.Namespace, logger: logging.Logger) -> int:
-    stopping, at_once = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal() -> None:
-        if stopping.is_set():
-            at_once.set()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    async with _node(args) as node:
-        await stopping.wait()
-        logger.info("· draining: running jobs finish; once more to stop at once")
-        draining = asyncio.ensure_future(node.aclose(args.drain_timeout))
-        hurry = asyncio.ensure_future(at_once.wait())
-        await asyncio.wait([draining, hurry], return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        if not draining.done():
-            await node.aclose(0)
-        return await draining
+    node, reloader = _node(args)
+    with _signals() as (stopping, at_once):
+        async with node:
+            watching = asyncio.ensure_future(_reload(node, reloader, logger)) if reloader is not None else None
+            await stopping.wait()
+            if watching is not None:
+                watching.cancel()
+            logger.info("· draining: running jobs finish; once more to stop at once")
+            draining = asyncio.ensure_future(node.aclose(args.drain_timeout))
+            hurry = asyncio.ensure_future(at_once.wait())
+            await asyncio.wait([draining, hurry], return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
+            if not draining.done():
+                await node.aclose(0)
+            return await draining
 
 
-def _node(args: argparse.Namespace) -> Node:
+@contextlib.contextmanager
+def _signals() -> Generator[tuple[asyncio.Event, asyncio.Event]]:
+    """Events for the first and the second SIGTERM or Ctrl-C; the third is left to the system.
+
+    The handlers are Python's own, not the loop's: they run also while a job blocks the loop.
+    """
+    loop, events, seen = asyncio.get_running_loop(), (asyncio.Event(), asyncio.Event()), 0
+
+    def on_signal(number: int, frame: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen > len(events):
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        else:
+            loop.call_soon_threadsafe(events[seen - 1].set)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield events
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def _reload(node: Node, reloader: Reloader, logger: logging.Logger) -> None:
+    """Give the node what has changed in its task files; a broken edit leaves the old tasks in place."""
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        if reloader.changed():
+            try:
+                node.set_tasks(reloader.reload())
+            except TaskError as error:
+                logger.error("! not loaded again, the tasks stay as they were: %s", error)
+            else:
+                logger.info("· tasks loaded again")
+
+
+def _node(args: argparse.Namespace) -> tuple[Node, Reloader | None]:
+    """The node to run; with --reload, what looks for changes of its task files."""
     given: dict[str, Any] = {
-        name: getattr(args, name) for name in ("tasks", "name", "bind", "join", "cluster", "workers", "insecure")
+        name: getattr(args, name) for name in ("tasks", "name", "bind", "cluster", "workers", "insecure")
     }
     if args.node is None:
-        tasks = settings.resolve(tasks=args.tasks).tasks or (Path("tasks"),)
-        given["tasks"] = tasks
-        return Node(**given, drain_timeout=args.drain_timeout)
+        paths = settings.resolve(tasks=args.tasks).tasks or (Path("tasks"),)
+        reloader = Reloader(paths) if args.reload else None
+        given["tasks"] = paths if reloader is None else reloader.load()
+        return Node(**given, drain_timeout=args.drain_timeout), reloader
     said = [name for name, value in given.items() if value is not None]
     if said:
         raise ConfigError(f"{args.node} brings its own settings: --{said[0]} can't be given with it")
-    return imported(args.node)
+    if args.reload:
+        raise ConfigError(f"--reload is for task folders (--tasks), {args.node} brings its own tasks")
+    return imported(args.node), None
 
 
 def imported(place: str) -> Node:

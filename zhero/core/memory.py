@@ -51,10 +51,6 @@ class Memory:
         """For an "all" job: member -> outcome there."""
         return self._parts.get(job)
 
-    def has_id(self, job: JobId) -> bool:
-        """Whether that is an id of the caller's own."""
-        return job in self._ids
-
     def keep(self, job: JobId, outcome: Outcome, parts: dict[Life, Outcome] | None, at_ms: int, ttl_ms: int) -> None:
         """Remember how a job ended at `at_ms`, for `ttl_ms`."""
         place = self._outcomes[job] = (at_ms + ttl_ms, job, outcome)

@@ -16,11 +16,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import logging
 import os
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,7 @@ class Driver:
         self._running = False
         self._stopped = asyncio.Event()
         self._capacity = -1
-        life = Life(NodeId(os.urandom(16)), self.clock.now_ms(), 0)
-        self._life = life
+        self._life = Life(NodeId(os.urandom(16)), self.clock.now_ms(), 0)
         self._transport = Transport(setup.cluster, self._receive)
         self._executor = Executor(
             setup.workers,
@@ -139,40 +139,54 @@ class Driver:
         return member
 
     def define(self, specs: list[TaskSpec]) -> None:
-        """These are the tasks from now on."""
+        """These are the tasks from now on; running jobs keep the code they have."""
         self._listen()
+        self._executor.renew_children()
         self._carry_out(self._engine.define(specs, self.clock.now_ms()))
+        self.wake()
 
     async def stop(self, drain_s: float) -> int:
         """Take nothing new, let what can still end do so for at most `drain_s` seconds, then end everything.
+
+        Called again meanwhile it sets a new limit; cancelled, it ends everything at once.
 
         Returns:
             How many accepted jobs will not run.
         """
         self._directory.withdraw()
-        answer = await self.ask(Leave(max(0, round(drain_s * 1000))))
+        try:
+            answer = await self.ask(Leave(max(0, round(drain_s * 1000))))
+        finally:
+            await self._end()
         if not isinstance(answer, Left):
             raise Bug(f"a node that left answered {answer}")
-        if not self._running:  # a second caller was quicker, and is at it
+        return answer.lost
+
+    async def _end(self) -> None:
+        if not self._running:  # another caller was quicker, and is at it
             await self._stopped.wait()
-            return answer.lost
+            return
         self._running = False
         for handle in (self._turn_handle, self._timer):
             if handle is not None:
                 handle.cancel()
         self._heart.stop()
-        await self._executor.close()
-        self._transport.close()
-        for future in self._futures.values():
-            if not future.done():
-                future.set_exception(NotRunning(f"node {self._setup.name} has stopped"))
-                future.exception()  # not everybody who asked still looks
-        self._futures.clear()
-        self._take_from_threads()
-        for task in self._tasks:
-            task.cancel()
-        self._stopped.set()
-        return answer.lost
+        try:
+            await self._executor.close()
+        finally:
+            self._transport.close()
+            for future in self._futures.values():
+                if not future.done():
+                    future.set_exception(self._not_running())
+                    future.exception()  # not everybody who asked still looks
+            self._futures.clear()
+            self._take_from_threads()
+            for task in self._tasks:
+                task.cancel()
+            self._stopped.set()
+
+    def _not_running(self) -> NotRunning:
+        return NotRunning(f"node {self._setup.name} is not running")
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
@@ -187,10 +201,10 @@ class Driver:
             NotRunning: the node has stopped, or stops before there is an answer.
         """
         if not self._running:
-            raise NotRunning(f"node {self._setup.name} is not running")
-        self._ref = ref = self._ref + 1
-        self._calling = ref
+            raise self._not_running()
+        self._ref = self._calling = ref = self._ref + 1
         self._carry_out(self._engine.call(ref, call, self.clock.now_ms()))
+        self._calling = 0
         self.wake()
         answer: Answer | None = self._answers.pop(ref, None)
         if answer is None:
@@ -210,10 +224,10 @@ class Driver:
                 self._engine.give_up(ref)
 
     def ask_soon(self, call: Call) -> concurrent.futures.Future[Answer]:
-        """The same from any thread; the future has the answer."""
+        """The same from any thread; the future has the answer, and cancelling it is giving up."""
         future: concurrent.futures.Future[Answer] = concurrent.futures.Future()
         if not self._running:
-            future.set_exception(NotRunning(f"node {self._setup.name} is not running"))
+            future.set_exception(self._not_running())
             return future
         self._from_threads.append((call, future))
         if not self._rung:
@@ -228,23 +242,30 @@ class Driver:
         self._rung = False
         while self._from_threads:
             call, future = self._from_threads.popleft()
-            if not self._running:
-                future.set_exception(NotRunning(f"node {self._setup.name} is not running"))
-            elif future.set_running_or_notify_cancel():
-                self._spawn(self._answer_thread(call, future))
+            if self._running:
+                task = self._loop.create_task(self._answer_thread(call, future))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                future.add_done_callback(functools.partial(self._on_thread_gave_up, task))
+            else:
+                with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled meanwhile
+                    future.set_exception(self._not_running())
 
     async def _answer_thread(self, call: Call, future: concurrent.futures.Future[Answer]) -> None:
-        try:
-            future.set_result(await self.ask(call))
-        except BaseException as error:
-            future.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
+        with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled meanwhile
+            try:
+                answer = await self.ask(call)
+            except asyncio.CancelledError:
+                future.set_exception(self._not_running())
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                future.set_result(answer)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _on_thread_gave_up(self, task: asyncio.Task[None], future: concurrent.futures.Future[Answer]) -> None:
+        if future.cancelled():
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                self._loop.call_soon_threadsafe(task.cancel)
 
     def waiting(self) -> contextlib.AbstractAsyncContextManager[None]:
         """While a job awaits another, its slot is another's."""
@@ -295,13 +316,9 @@ class Driver:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._turn_now()
-
-    def _turn_now(self) -> None:
         if self._turn_handle is not None:
             self._turn_handle.cancel()
-        if self._running:
-            self._turn()
+        self._turn()
 
     def _receive(self, frame: Frame) -> None:
         """A frame from a client: params of unknown origin are checked before anything is queued."""

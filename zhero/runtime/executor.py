@@ -112,7 +112,6 @@ class Executor:
         self.started: list[JobId] = []
         self.finished: list[Finished] = []
         self.on_loop: Run | None = None  # the job whose code the loop runs right now; read by other threads
-        self.on_loop_since = 0.0
         self._workers = workers
         self._handlers = handlers
         self._wake = wake
@@ -297,7 +296,7 @@ class Executor:
             return values
         context = self._context.copy()
         context.run(RUNNING.set, active)
-        self.on_loop, self.on_loop_since = active.run, active.started
+        self.on_loop = active.run
         try:
             made = context.run(active.handler.call, values)
         finally:
@@ -313,7 +312,7 @@ class Executor:
         step: Callable[[Any], Any] = coroutine.send
         argument: Any = None
         while True:
-            self.on_loop, self.on_loop_since = run, time.monotonic()
+            self.on_loop = run
             try:
                 asked = context.run(step, argument)
             except StopIteration as stop:
