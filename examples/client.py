@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import zhero
 
@@ -31,25 +31,24 @@ async def running_node() -> AsyncGenerator[None]:
     try:
         yield
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         print("node ended with", await process.wait())
 
 
-@asynccontextmanager
-async def client_of_node() -> AsyncGenerator[zhero.Client]:
-    """A client, once there is a node."""
-    for _ in range(200):
-        try:
-            async with zhero.Client(CLUSTER) as client:
-                yield client
-                return
-        except zhero.NotReached:
-            await asyncio.sleep(0.05)
-    raise zhero.NotReached("no node has started within 10 seconds")
+async def connected(stack: AsyncExitStack) -> zhero.Client:
+    """A client, as soon as the node can be found; it is closed with the stack."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await stack.enter_async_context(zhero.Client(CLUSTER))
+            except zhero.NotReached:
+                await asyncio.sleep(0.05)
 
 
 async def main() -> None:
-    async with running_node(), client_of_node() as client:
+    async with running_node(), AsyncExitStack() as stack:
+        client = await connected(stack)
         job = await client.enqueue("convert", {"celsius": 100})
         print("100 degrees:", await job.result(timeout=5))
 

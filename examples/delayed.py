@@ -17,18 +17,19 @@ import zhero
 
 @zhero.task
 async def remind(text: str, not_before: float) -> str:
-    """`not_before`: seconds since the epoch."""
-    early = time.time() < not_before
+    """`not_before`: seconds, on the monotonic clock."""
+    early = time.monotonic() < not_before
     return f"{text}: {'TOO EARLY' if early else 'not early'}"
 
 
 async def main() -> None:
     async with zhero.Node(tasks=[remind]) as node:
+        now = time.monotonic()
         at = datetime.now(UTC) + timedelta(seconds=0.6)
         jobs = [
-            await remind.options(run_in=0.3).enqueue("run_in", time.time() + 0.3),
-            await remind.options(run_at=at).enqueue("run_at", at.timestamp()),
-            await remind.enqueue("at once", 0),
+            await remind.options(run_in=0.3).enqueue("run_in", now + 0.3),
+            await remind.options(run_at=at).enqueue("run_at", now + 0.6),
+            await remind.enqueue("at once", now),
         ]
         never = await remind.options(run_in=timedelta(hours=1)).enqueue("in an hour", 0)
 

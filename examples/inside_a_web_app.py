@@ -24,9 +24,13 @@ Answer = tuple[int, dict[str, object]]
 """Status and body."""
 
 
+figures = asyncio.Event()
+"""Set when there is something to report."""
+
+
 @zhero.task(timeout=30, retries=2)
 async def make_report(about: str) -> str:
-    await asyncio.sleep(0.2)
+    await figures.wait()
     return f"all is well with {about}"
 
 
@@ -96,6 +100,7 @@ async def main() -> None:
             report = f"{site}/reports/{body['id']}"
             status, body = await asyncio.to_thread(request, "GET", report)
             print("GET at once:", status)
+            figures.set()
             while status == 202:
                 status, body = await asyncio.to_thread(request, "GET", report)
             print("GET later:", status, body)

@@ -34,7 +34,7 @@ async def main() -> None:
         outcomes = await job.result(timeout=5)
         print("all did it:", outcomes.ok)
         for member, pid in outcomes.results().items():
-            print(f"{member}: done in process {'this one' if pid == os.getpid() else pid}")
+            print(f"{member}: done in {'this process' if pid == os.getpid() else f'process {pid}'}")
         print("debug:", settings["debug"])
 
         job = await check_disk.enqueue(1_000_000_000)

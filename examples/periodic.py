@@ -20,8 +20,8 @@ three_rounds = asyncio.Event()
 
 @zhero.task(frequency=200, announce=False)
 async def tick() -> None:
-    late = bool(ends) and time.monotonic() - ends[-1] >= 0.2
-    print("round", len(ends) + 1, "a period after the last one" if late else "")
+    early = bool(ends) and time.monotonic() - ends[-1] < 0.2
+    print(f"round {len(ends) + 1}: {'TOO EARLY' if early else 'not early'}")
     ends.append(time.monotonic())
     if len(ends) == 3:
         three_rounds.set()

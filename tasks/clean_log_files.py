@@ -7,7 +7,7 @@ An application that logs elsewhere derives from it:
         name = "cleanOurLogs"
 
         def run(self, folder: str = "/var/log/shop", max_bytes: int = 50_000_000) -> int:
-            return self.clean(folder, max_bytes)
+            return super().run(folder, max_bytes)
 """
 
 from __future__ import annotations
@@ -28,21 +28,19 @@ class CleanLogFiles(zhero.Task):
     def run(self, folder: str = "log", max_bytes: int = 10_000_000) -> int:
         """A plain function, so it runs in a thread: a slow disk does not hold up the loop.
 
+        A program that has a deleted file open goes on writing to it, where nobody sees it, until it opens it anew.
+
         Args:
-            folder: whose `*.log` files are looked at; folders in it are left alone.
+            folder: whose `*.log` files are looked at; folders and links in it are left alone.
             max_bytes: a file may have so many, and stays.
 
         Returns:
             How many files were deleted here.
         """
-        return self.clean(folder, max_bytes)
-
-    def clean(self, folder: str, max_bytes: int) -> int:
-        """What `run` does. A program that has a deleted file open writes on in it, and nobody sees that: reopen it."""
         deleted = 0
         for file in sorted(Path(folder).glob("*.log")):
             try:
-                if file.is_file() and file.lstat().st_size > max_bytes:
+                if file.is_file() and not file.is_symlink() and file.stat().st_size > max_bytes:
                     file.unlink()
                     deleted += 1
             except FileNotFoundError:
