@@ -1,11 +1,15 @@
-"""The tasks in tasks/, each through a real node, with real files and real connections."""
+"""The tasks in tasks/, each through a real node, with real files and real connections.
+
+Other tests have folders named `tasks` of their own, so this one is imported within the tests, and forgotten after each.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +17,10 @@ from typing import Any
 import pytest
 
 import zhero
-from examples.chat_server import chat
-from tasks.clean_log_files import CleanLogFiles
-from tasks.clean_old_cache_objects import Cache, cache
-from tasks.ping_socket_clients import clients, ping_socket_clients
 from zhero.loader import load
 
-TASKS = Path(__file__).parents[2] / "tasks"
+ROOT = Path(__file__).parents[2]
+TASKS = ROOT / "tasks"
 PATIENCE_S = 20.0
 MB = 1_000_000
 
@@ -32,6 +33,20 @@ FORM = {
     "pingSocketClients": ("all", 60_000),
 }
 """Task -> its scope and its frequency, ms."""
+
+
+@pytest.fixture(autouse=True)
+def imports_undone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within a test `tasks` and `examples` are those of this project, each time anew."""
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("tasks", "examples")]:
+            del sys.modules[name]
+
+    monkeypatch.syspath_prepend(str(ROOT))
+    forget()
+    yield
+    forget()
 
 
 @asynccontextmanager
@@ -141,6 +156,8 @@ def test_log_files_above_the_limit_are_deleted_and_nothing_else(logs: Path) -> N
 
 
 def test_an_application_cleans_its_own_folder_with_its_own_limit(logs: Path) -> None:
+    from tasks.clean_log_files import CleanLogFiles
+
     class CleanOurLogs(CleanLogFiles):
         name = "cleanOurLogs"
         frequency = 0
@@ -167,6 +184,8 @@ def test_an_application_cleans_its_own_folder_with_its_own_limit(logs: Path) -> 
 
 
 def test_expired_objects_leave_the_cache_and_others_stay() -> None:
+    from tasks.clean_old_cache_objects import cache
+
     async def main() -> None:
         async with shipped() as node:
             cache.put("stale", object(), ttl_s=0)
@@ -183,6 +202,8 @@ def test_expired_objects_leave_the_cache_and_others_stay() -> None:
 
 
 def test_an_expired_object_is_never_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.clean_old_cache_objects import Cache
+
     now_s = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
     own = Cache()
@@ -196,10 +217,6 @@ def test_an_expired_object_is_never_handed_out(monkeypatch: pytest.MonkeyPatch) 
 
 
 # --- connected clients --------------------------------------------------------------------------------------------
-
-
-ping_now = zhero.task(name="pingNow", scope="all")(ping_socket_clients.__wrapped__)
-"""The same function without a period, so that it can be given other params."""
 
 
 class Connected:
@@ -224,6 +241,9 @@ class Connected:
 @asynccontextmanager
 async def chat_server() -> AsyncGenerator[Callable[..., Awaitable[Connected]]]:
     """A server, and what connects a client to it; all connections are ended in the end."""
+    from examples.chat_server import chat
+    from tasks.ping_socket_clients import clients
+
     server = await asyncio.start_server(chat, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server, asyncio.TaskGroup() as group:
@@ -242,6 +262,11 @@ async def chat_server() -> AsyncGenerator[Callable[..., Awaitable[Connected]]]:
 
 
 def test_a_ping_round_keeps_clients_that_answer_and_drops_dead_ones() -> None:
+    from tasks.ping_socket_clients import clients, ping_socket_clients
+
+    # The same function without a period, so that it can be given other params.
+    ping_now = zhero.task(name="pingNow", scope="all")(ping_socket_clients.__wrapped__)
+
     async def main() -> None:
         async with chat_server() as connect, shipped() as node:
             assert (await round_of(node, "pingSocketClients")).results() == {"one": {"alive": 0, "dropped": 0}}
@@ -261,6 +286,8 @@ def test_a_ping_round_keeps_clients_that_answer_and_drops_dead_ones() -> None:
 
 
 def test_lines_of_a_chat_go_to_the_others_and_who_leaves_is_no_client_any_more() -> None:
+    from tasks.ping_socket_clients import clients
+
     async def main() -> None:
         async with chat_server() as connect:
             ann, bob = await connect(alive=True), await connect(alive=True)
