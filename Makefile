@@ -2,6 +2,7 @@
 #
 #   make test                 format, lint, types, floors, then all tests, quickest ring first
 #   make lint                 the first half of that
+#   make demo                 a node at real work: the source of the standard library, one job per file
 #   make sim SEEDS=n          n simulated worlds under faults
 #   make soak MINUTES=n       simulated worlds for n minutes
 #   make test-all             test, then unit to simulation again on each other Python that is here
@@ -25,7 +26,7 @@ SLOW_RINGS := $(wildcard tests/integration)
 OTHER_RINGS := $(filter-out $(FAST_RINGS) $(SLOW_RINGS),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 RINGS = $(RULES) $(FAST_RINGS) $(SLOW_RINGS) $(OTHER_RINGS)
 
-.PHONY: test lint rings test-all sim soak clean
+.PHONY: test lint rings test-all demo sim soak clean
 
 test: lint rings
 
@@ -49,6 +50,9 @@ test-all: test
 	  echo "test-all: Python $$version ($$found)"; \
 	  $(MAKE) --no-print-directory rings VENV=.venv-$$version PYTHON=$$found RINGS="$(RULES) $(FAST_RINGS)" || exit 1; \
 	done
+
+demo: $(INSTALLED)
+	@$(BIN)/python -m zhero.demo
 
 sim: $(INSTALLED)
 	@$(BIN)/python -m zhero.sim --seeds $(SEEDS)

@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "zhero"
 
 FLOORS = """
-core runtime sim cli
+core runtime sim cli demo
 errors _version
 config core.values
 core.messages core.facts
@@ -50,6 +50,11 @@ cli.output
 cli.parser cli.generate cli.commands cli.run
 cli.main
 __init__ __main__ sim.__main__
+demo.analysis demo.screen
+demo.report demo.verdict
+demo.tasks
+demo.run
+demo.__main__
 """
 """Lowest first. On the first line: packages, whose own `__init__` is only a docstring."""
 
