@@ -32,9 +32,6 @@ from .verdict import Run, Verdict, judge, read_runs
 
 FINE, FAILED, INTERRUPTED = 0, 1, 130
 
-LINES_SHOWN_COUNT = 5
-"""Lines that the summary of the report has."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo.
@@ -46,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     options = _parsed(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that can't show a letter is no reason to fail
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that can't show a letter is no reason to fail
     try:
         with tempfile.TemporaryDirectory(prefix="zhero-demo-") as folder:
             verdict = _demo(options, Path(folder), choose(plain=options.plain))

@@ -31,6 +31,8 @@ SKIPPED_FOLDERS = frozenset(("site-packages", "dist-packages", "__pycache__"))
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _FORKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.IfExp, ast.ExceptHandler, ast.match_case)
+_LEAVES = (ast.Name, ast.Constant, ast.expr_context, ast.operator, ast.cmpop)
+"""More than half of all nodes, with nothing in them to count."""
 
 
 class Counts(TypedDict):
@@ -178,7 +180,8 @@ def _walk(tree: ast.Module) -> _Found:
         elif isinstance(node, ast.comprehension):
             scope.branches += 1 + len(node.ifs)
         for child in ast.iter_child_nodes(node):
-            stack.append((child, scope, prefix))
+            if not isinstance(child, _LEAVES):
+                stack.append((child, scope, prefix))
     return found
 
 

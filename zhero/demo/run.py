@@ -113,7 +113,7 @@ async def _run(node: zhero.Node, order: Order, screen: Screen) -> Taken:
     report_after_s = time.perf_counter() - asked_s
     await node.stop_task(show_progress.name)
     return Taken(
-        accepted=list(order.paths[: len(jobs)]),
+        accepted=list(order.paths),  # a batch is accepted as a whole
         results=results,
         took_s=took_s,
         figures=figures,

@@ -58,7 +58,7 @@ def write_report(path: str, figures: Figures) -> int:
     return Path(path).write_bytes(as_markdown(figures, platform.python_version()).encode())
 
 
-@zhero.task(description="say where each member is", scope="all")
+@zhero.task(description="say where each member is", scope="all", announce=False)
 async def where_am_i() -> Place:
     """Which process this is, on what."""
     return {"pid": os.getpid(), "python": platform.python_version(), "system": platform.system()}
