@@ -11,6 +11,7 @@ from typing import Any
 
 from .core.messages import Answer, Call
 from .core.values import JobId
+from .errors import ParamsInvalid, TaskInvalid
 from .inspection import Inspection, id_of
 from .job import NO_OPTIONS, Job, enqueue_all
 from .task import Task
@@ -38,6 +39,10 @@ class Enqueuing(Inspection):
     @abstractmethod
     def wall_ms(self) -> float: ...
 
+    def find_task(self, name: str) -> Task | None:
+        """The task of a name where it is at hand, so that params are checked before they are sent."""
+        return None
+
     async def enqueue(
         self,
         task: str | Task,
@@ -57,11 +62,12 @@ class Enqueuing(Inspection):
             run_in, run_at, priority, id, announce: as those of `Task.options`.
 
         Raises:
-            TaskNotFound, ParamsInvalid, AlreadyQueued, QueueFull: nothing was enqueued.
+            TaskNotFound, TaskInvalid, ParamsInvalid, AlreadyQueued, QueueFull: nothing was enqueued.
             NotReached: no answer came, so the job may have been enqueued or not.
         """
         options = NO_OPTIONS.given(run_in=run_in, run_at=run_at, priority=priority, id=id, announce=announce)
-        (job,) = await enqueue_all(self, _checked(task, [params or {}]), [params or {}], options)
+        batch: list[Mapping[str, Any]] = [{} if params is None else params]
+        (job,) = await enqueue_all(self, self._checked(task, batch), batch, options)
         return job
 
     async def enqueue_many(self, task: str | Task, batch: Sequence[Mapping[str, Any]]) -> list[Job[Any]]:
@@ -75,7 +81,7 @@ class Enqueuing(Inspection):
             ParamsInvalid: also if they are too much for one message.
             TaskNotFound, AlreadyQueued, QueueFull, NotReached: as `enqueue`.
         """
-        return await enqueue_all(self, _checked(task, batch), batch)
+        return await enqueue_all(self, self._checked(task, batch), batch)
 
     async def result(self, job_id: str, timeout: float | None = None) -> Any:
         """Wait until a job has ended, whoever enqueued it, and return what its task returned.
@@ -88,11 +94,14 @@ class Enqueuing(Inspection):
         """
         return await Job[Any](self, f"job {job_id}", id_of(job_id)).result(timeout)
 
-
-def _checked(task: str | Task, batch: Sequence[Mapping[str, Any]]) -> str:
-    """The name of a task, whose params are checked here where the task is at hand."""
-    if isinstance(task, str):
-        return task
-    for params in batch:
-        task.check_params(params)
-    return task.name
+    def _checked(self, task: str | Task, batch: Sequence[Mapping[str, Any]]) -> str:
+        """The name of a task, whose params are checked here where the task is at hand."""
+        if not isinstance(task, str | Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # a user may pass anything
+            raise TaskInvalid(f"{task!r} is no task: give one, or its name")
+        found, name = (self.find_task(task), task) if isinstance(task, str) else (task, task.name)
+        for params in batch:
+            if not isinstance(params, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ParamsInvalid(f"task {name}: params={params!r}: give a dict")
+            if found is not None:
+                found.check_params(params)
+        return name

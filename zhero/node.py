@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from . import codec, settings
 from ._version import __version__
@@ -50,7 +50,7 @@ class Node(Enqueuing):
     """One process of the cluster.
 
     Args:
-        tasks: a folder or file, a module, or an iterable of those and of tasks.
+        tasks: a folder or file, a module, a task, or an iterable of those.
         name: shown to people; default: host and process id.
         bind: where to listen; default: loopback, a free port.
         cluster: nodes with the same one work together; default: from the project.
@@ -66,7 +66,7 @@ class Node(Enqueuing):
 
     def __init__(
         self,
-        tasks: str | Path | ModuleType | Iterable[Any] | None = None,
+        tasks: str | Path | ModuleType | Task | Iterable[Any] | None = None,
         *,
         name: str | None = None,
         bind: str | None = None,
@@ -102,7 +102,8 @@ class Node(Enqueuing):
         self._thread: threading.Thread | None = None
         self._served: asyncio.Event | None = None
         given = self.settings.tasks or () if tasks is None else tasks
-        self.set_tasks([given] if isinstance(given, (str, Path, ModuleType, Mapping)) else given)
+        several = isinstance(given, Iterable) and not isinstance(given, str | Mapping)
+        self.set_tasks(cast("Iterable[Any]", given) if several else [given])
 
     # --- tasks and actions ----------------------------------------------------------------------------------------
 
@@ -246,6 +247,10 @@ class Node(Enqueuing):
     def payload_max_bytes(self) -> int:
         """The largest params of one job."""
         return self.settings.max_payload
+
+    def find_task(self, name: str) -> Task | None:
+        """This node's own task of a name."""
+        return self._tasks.get(name)
 
     async def ask(self, call: Call) -> Answer:
         """Put a call to the engine, from this node's loop or any other.

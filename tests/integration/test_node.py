@@ -266,6 +266,16 @@ def test_what_is_wrong_is_refused_before_anything_is_queued() -> None:
                 await add.enqueue(object())  # type: ignore[arg-type]
             with pytest.raises(zhero.TaskNotFound, match="nobody"):
                 await node.enqueue("nobody")
+            with pytest.raises(zhero.ParamsInvalid, match="'c'"):
+                await node.enqueue("add", {"a": 1, "c": 2})
+            with pytest.raises(zhero.ParamsInvalid, match="param 'a' is missing"):
+                await node.enqueue_many("add", [{"a": 1}, {}])
+            with pytest.raises(zhero.ParamsInvalid, match="give a dict"):
+                await node.enqueue("add", [1])  # type: ignore[arg-type]
+            with pytest.raises(zhero.ParamsInvalid, match="give a dict"):
+                await node.enqueue_many("add", {"a": 1})  # type: ignore[arg-type]
+            with pytest.raises(zhero.TaskInvalid, match="3 is no task"):
+                await node.enqueue(3)  # type: ignore[arg-type]
             with pytest.raises(zhero.ParamsInvalid, match="priority"):
                 await node.enqueue(add, {"a": 1}, priority=1000)
             with pytest.raises(zhero.QueueFull):
@@ -273,6 +283,12 @@ def test_what_is_wrong_is_refused_before_anything_is_queued() -> None:
             assert await node.all_jobs() == {}
 
     asyncio.run(main())
+
+
+def test_a_node_takes_one_task_as_it_is_and_refuses_what_is_none() -> None:
+    assert "add" in zhero.Node(add).tasks
+    with pytest.raises(zhero.TaskInvalid):
+        zhero.Node(3)  # type: ignore[arg-type]
 
 
 def test_actions_run_through_the_core_task() -> None:
