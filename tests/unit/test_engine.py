@@ -379,23 +379,25 @@ def test_only_dead_letters_are_retried_and_discarded() -> None:
 # --- facts ------------------------------------------------------------------------------------------------------------
 
 
-def test_facts_about_single_jobs_are_made_only_while_somebody_listens() -> None:
-    node = Node(MAIL, capacity=2)
+def test_facts_about_jobs_that_go_well_are_made_only_while_somebody_listens() -> None:
+    node = Node(MAIL, capacity=4)
     single = (JobQueued, JobStarted, JobRetried, JobEnded)
 
     def live() -> list[type[object]]:
         node.all_effects.clear()
-        first, second = node.enqueue("mail", 2)
-        node.started(first, second)
-        node.finished(first)
-        node.finished(second, Verdict.RETRY, delay_ms=10)
+        fine, again, later, failed = node.enqueue("mail", 4)
+        node.started(fine, again, later, failed)
+        node.finished(fine)
+        node.finished(again, Verdict.RETRY, delay_ms=10)
+        node.finished(later, Verdict.SNOOZE, delay_ms=10)
+        node.finished(failed, Verdict.DEAD)
         facts = [effect.fact for effect in node.all_effects if isinstance(effect, Tell)]
         return [type(fact) for fact in facts if isinstance(fact, single)]
 
     assert node.engine.listening
-    assert live() == [JobQueued, JobQueued, JobStarted, JobStarted, JobEnded, JobRetried]
+    assert live() == [*[JobQueued] * 4, *[JobStarted] * 4, JobEnded, JobRetried, JobRetried, JobEnded]
     node.engine.listening = False
-    assert live() == []
+    assert live() == [JobRetried, JobEnded]
 
 
 def test_an_end_says_how_long_the_run_took() -> None:

@@ -66,7 +66,7 @@ class Outbox:
     __slots__ = ("_effects", "_sends", "_starts", "listening")
 
     def __init__(self) -> None:
-        self.listening = True  # whether facts about single jobs are worth their making
+        self.listening = True  # whether facts about jobs that go well are worth their making
         self._effects: list[Effect] = []
         self._sends: dict[Life, list[Message]] = {}
         self._starts: list[Run] = []

@@ -114,7 +114,7 @@ class Engine:
 
     @property
     def listening(self) -> bool:
-        """Whether facts about single jobs are made: they cost something, and most of the time nobody listens."""
+        """Whether facts about jobs that go well are made: they cost something, and most of the time nobody listens."""
         return self._outbox.listening
 
     @listening.setter
@@ -353,7 +353,7 @@ class Engine:
             delay_ms = max(1, min(report.delay_ms, SPAN_MAX_MS))
             entry = Waits(job, outcome, after(now_ms, delay_ms), verdict is Verdict.RETRY)
             self._query.counters(record.header.task)["retried"] += verdict is Verdict.RETRY
-            if self._outbox.listening:
+            if self._outbox.listening or verdict is Verdict.RETRY:
                 self._outbox.tell(
                     JobRetried(
                         job,
@@ -394,7 +394,7 @@ class Engine:
         endings, stream.slice.endings = stream.slice.endings, []
         for ending in endings:
             record, outcome = ending.record, ending.outcome
-            if self._outbox.listening:
+            if self._outbox.listening or outcome.status is not Status.SUCCEEDED:
                 ran_ms = ending.at_ms - record.started_at_ms if record.started_at_ms else 0
                 self._outbox.tell(
                     JobEnded(

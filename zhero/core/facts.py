@@ -1,7 +1,7 @@
 """What the core reports upward, past tense. Nothing depends on whether anybody listens.
 
-A fact becomes a log line and an event for `node.events()`; the engine builds those of single jobs only while
-`Engine.listening` is set, so they cost nothing when nobody does.
+A fact becomes a log line and an event for `node.events()`; the engine builds those of jobs that go well only while
+`Engine.listening` is set, so they cost nothing when nobody does. What goes wrong is always told.
 """
 
 from __future__ import annotations

@@ -365,5 +365,5 @@ class Driver:
             self._log.log(*said)
 
     def _listen(self) -> None:
-        """Facts about single jobs are made only where somebody would read them."""
+        """Facts about jobs that go well are made only where somebody would read them."""
         self._engine.listening = self._log.isEnabledFor(logging.INFO)
