@@ -356,6 +356,17 @@ def test_a_line_of_the_log_has_its_time_and_a_colour_only_on_a_terminal() -> Non
     assert Lines(colours=True).format(record) == f"\x1b[31m{plain}\x1b[0m"
 
 
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [("black", "30"), ("green", "32"), ("white", "37"), ("grey", "90"), ("gray", "90"), ("bold", "1"), ("info", None)],
+)
+def test_a_line_has_the_colour_that_its_task_asked_for(asked: str, code: str | None) -> None:
+    record = logging.LogRecord("zhero", logging.INFO, "", 0, "hi", None, None)
+    record.colour = asked
+    plain = Lines(colours=False).format(record)
+    assert Lines(colours=True).format(record) == (plain if code is None else f"\x1b[{code}m{plain}\x1b[0m")
+
+
 # --- config -------------------------------------------------------------------------------------------------------
 
 

@@ -22,17 +22,23 @@ from typing import Any
 from .. import settings
 from ..errors import ConfigError, TaskError, ZheroError
 from ..loader import Reloader
-from ..node import Node
+from ..node import COLOURS, Node
 from .output import say
 
 LOOK_EVERY_S = 0.5
 """Between two looks for task files that have changed."""
 
-_COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31;1"}
+_OF_LEVELS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31;1"}
+_BY_NAME = {
+    **{colour: str(code) for code, colour in enumerate(COLOURS[:8], 30)},
+    **dict.fromkeys(("grey", "gray"), "90"),
+    "bold": "1",
+}
+"""What a task may ask for with `api.log(message, colour)`, in the order of the terminal's codes."""
 
 
 class Lines(logging.Formatter):
-    """`HH:MM:SS.mmm message`, coloured by level on a terminal."""
+    """`HH:MM:SS.mmm message`, on a terminal in the colour that was asked for, or else that of its level."""
 
     def __init__(self, *, colours: bool) -> None:
         super().__init__("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S")
@@ -40,7 +46,7 @@ class Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        colour = _COLOURS.get(record.levelno)
+        colour = _BY_NAME.get(getattr(record, "colour", ""), _OF_LEVELS.get(record.levelno))
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colours and colour else text
 
 
