@@ -22,6 +22,7 @@ PATIENCE_S = 20.0
 
 TASKS = """\
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -54,6 +55,13 @@ async def block(folder: str) -> None:
 @zhero.task()
 def thread(folder: str) -> None:
     Path(folder, "started").touch()
+    time.sleep(600)
+
+
+@zhero.task(executor="process")
+def child(folder: str) -> None:
+    Path(folder, "child.part").write_text(str(os.getpid()))
+    Path(folder, "child.part").rename(Path(folder, "child"))
     time.sleep(600)
 
 
@@ -248,6 +256,61 @@ def test_wrong_use_is_told_before_anything_is_queued(project: Path, zhero: Shell
         assert node.stop() == 0
 
 
+@pytest.mark.parametrize(
+    ("setting", "params", "complaint"),
+    [
+        ({"ZHERO_MAX_JOBS": "3"}, "a=1", "3 jobs (max_jobs)"),
+        ({"ZHERO_MAX_BYTES": "1000"}, "a=" + "x" * 300, "max_bytes"),
+    ],
+)
+def test_a_full_queue_takes_no_more_and_keeps_what_it_has(
+    setting: dict[str, str], params: str, complaint: str, project: Path, zhero: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    with running(project, "--workers", "0", "--drain-timeout", "0") as node:
+        kept = [zhero("enqueue", "add", "-p", params).strip() for _ in range(3)]
+        told = zhero("enqueue", "add", "-p", params, code=1)
+        assert complaint in told
+        assert "nothing was enqueued" in told
+        assert [job["id"] for job in zhero.read("jobs", "--name", "add")] == kept
+        assert node.stop() == 1
+
+
+def test_a_node_that_is_killed_leaves_nothing_in_the_way(project: Path, zhero: Shell) -> None:
+    entries = Path(os.environ["ZHERO_RUNTIME_DIR"])
+    with running(project) as node:
+        zhero("enqueue", "child", "-p", f"folder={project}")
+        until((project / "child").exists, "the job did not start")
+        child = int((project / "child").read_text())
+        try:
+            assert node.stop(signal.SIGKILL) == -signal.SIGKILL
+            until(lambda: is_gone(child), "the child process outlives its node")
+        finally:
+            if not is_gone(child):
+                os.kill(child, signal.SIGKILL)
+    assert list(entries.glob("*/*.json"))
+    assert "no node" in zhero("status", code=3)
+    assert list(entries.glob("*/*.json")) == []
+    with running(project) as node:
+        assert zhero("enqueue", "add", "-p", "a=1", "--wait") == "2\n"
+        assert node.stop() == 0
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has waited for yet has, too."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    if not Path("/proc").exists():
+        return False
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 def test_without_a_node_no_cluster_is_reached(project: Path, zhero: Shell) -> None:
     for command in (["status"], ["jobs", "--json"], ["enqueue", "add"], ["cancel", "0" * 32]):
         assert "no node" in zhero(*command, code=3)
@@ -366,6 +429,17 @@ def test_what_keeps_a_node_from_starting_is_one_line(project: Path) -> None:
     assert f"{port}" in done.stderr
 
 
+def test_an_unusable_runtime_directory_is_one_line_with_the_cure(
+    project: Path, zhero: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "taken").touch()
+    monkeypatch.setenv("ZHERO_RUNTIME_DIR", str(project / "taken"))
+    done = failing_run(project)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "set ZHERO_RUNTIME_DIR" in done.stderr
+    assert "set ZHERO_RUNTIME_DIR" in zhero("status", code=1)
+
+
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [
@@ -389,7 +463,11 @@ def test_wrong_options_of_run_are_wrong_usage(argv: list[str], complaint: str, p
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("def broken(:\n", "bad.py"),
+        ("def broken(:\n", "SyntaxError"),
+        ("import nowhere_to_be_found\n", "ModuleNotFoundError"),
+        ("import zhero\n\n@zhero.task\nasync def add(): ...\n", "two tasks are named 'add'"),
+        ("import zhero\n\nclass Clean(zhero.Task):\n    name = 'clean'\n", "run is missing"),
+        ("CLEAN = {'name': 'clean', 'scope': 'any', 'frequency': 0, 'run': print}\n", "description is missing"),
         ("import zhero\n\n@zhero.task(frequency=5)\nasync def quick(): ...\n", "frequency"),
         ("import zhero\n\n@zhero.task(scope='some')\nasync def who(): ...\n", "scope"),
     ],
