@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -525,3 +526,27 @@ def test_five_periodic_tasks_share_one_node_for_twenty_rounds() -> None:
 
     asyncio.run(main())
     assert too_soon == []
+
+
+# --- bad input: what keeps a node from starting -------------------------------------------------------------------
+
+
+def test_what_keeps_a_node_from_starting_is_typed_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+
+    async def main() -> None:
+        async with zhero.Node() as node:
+            endpoint = (await node.status()).members[0].endpoint
+            wrong: list[tuple[dict[str, Any], type[zhero.ZheroError], str]] = [
+                ({"bind": endpoint}, zhero.BindFailed, "choose another port"),
+                ({"runtime_dir": tmp_path / "taken"}, zhero.RuntimeDirInvalid, "set ZHERO_RUNTIME_DIR"),
+            ]
+            for settings, kind, cure in wrong:
+                with pytest.raises(kind, match=cure):
+                    await zhero.Node([same], **settings).__aenter__()
+                with pytest.raises(kind, match=cure):
+                    await asyncio.to_thread(zhero.Node([same], **settings).start)
+            with pytest.raises(zhero.TaskNotFound):  # the node that runs is still the only one
+                await node.enqueue(same)
+
+    asyncio.run(main())
