@@ -410,33 +410,12 @@ def test_a_missing_tasks_folder_is_a_notice(project: Path, zhero: Shell) -> None
         assert node.stop() == 0
 
 
-ORIGIN = """\
-async def hello(api, params):
-    api.log("----- Hi There! ----", "green")
-
-
-def goodbye(api, params):
-    api.log("----- Goodbye! ----", "red")
-
-
-say_hello = {"name": "sayHello", "description": "I say hello", "scope": "any", "frequency": 1000, "run": hello}
-say_goodbye = {"name": "sayGoodbye", "description": "I say goodbye", "scope": "any", "frequency": 1000, "run": goodbye}
-"""
-
-
-@pytest.mark.parametrize("names", [["sayHello"], ["sayHello", "sayGoodbye"]])
-def test_the_origins_examples_run(names: list[str], project: Path, zhero: Shell) -> None:
-    text = ORIGIN if len(names) == 2 else ORIGIN[: ORIGIN.index("say_goodbye =")]
-    (project / "tasks" / "some.py").unlink()
-    (project / "tasks" / "whatever.py").write_text(text)
-    said = {"sayHello": "----- Hi There! ----", "sayGoodbye": "----- Goodbye! ----"}
+def test_task_files_import_one_another(project: Path, zhero: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # as the installed command: the working directory is not on the path
+    (project / "tasks" / "more.py").write_text("from tasks.some import add\nsame = add\n")
     with running(project, "--tasks", "tasks") as node:
-        status = zhero.read("status")
-        assert sorted(plan["name"] for plan in status["plans"]) == sorted(names)
-        assert all(plan["frequency_ms"] == 1000 for plan in status["plans"])
-        until(lambda: all(node.log.count(said[name]) >= 2 for name in names), "they do not say what they should")
+        assert zhero("enqueue", "add", "-p", "a=1", "--wait") == "2\n"
         assert node.stop() == 0
-        assert node.log.count("Goodbye") == 0 or "sayGoodbye" in names
 
 
 def test_changed_task_files_are_loaded_again(project: Path, zhero: Shell) -> None:

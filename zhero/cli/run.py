@@ -132,6 +132,7 @@ async def _reload(node: Node, reloader: Reloader, logger: logging.Logger) -> Non
 
 def _node(args: argparse.Namespace) -> tuple[Node, Reloader | None]:
     """The node to run; with --reload, what looks for changes of its task files."""
+    sys.path.insert(0, str(Path.cwd()))  # so that task files and applications import one another by their own names
     given: dict[str, Any] = {
         name: getattr(args, name) for name in ("tasks", "name", "bind", "cluster", "workers", "insecure")
     }
@@ -157,7 +158,6 @@ def imported(place: str) -> Node:
     module_name, colon, name = place.partition(":")
     if not module_name or not colon or not name:
         raise ConfigError(f"{place!r} is not MODULE:NODE, such as app.main:node")
-    sys.path.insert(0, str(Path.cwd()))
     try:
         found: Any = importlib.import_module(module_name)
         for part in name.split("."):
