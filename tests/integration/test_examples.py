@@ -83,6 +83,15 @@ SHOWN = {
 }
 """Example -> how lines of its output begin."""
 
+LOGGED = {
+    "hello": ["! failed divide "],
+    "on_all_nodes": ["! failed check_disk "],
+    "retries": ["! retry of call_shop ", "! failed buy ", "! discarded buy "],
+    "processes": ["! crashed crash ", "! timed_out think_for_ever "],
+    "origin_style": ["! failed runAction "],
+}
+"""Example -> how the log lines of what goes wrong in it on purpose begin. The others log nothing."""
+
 AS_MODULES = {"chat_server"}
 """Those that use what lies beside their folder."""
 
@@ -119,7 +128,13 @@ def end_group(group: int) -> bool:
 @pytest.mark.parametrize("name", SHOWN)
 def test_the_example_shows_what_it_is_there_for(name: str) -> None:
     code, out, err = run(name)
-    assert (code, err) == (0, ""), out
+    assert code == 0, err
+    logged = [line for line in err.splitlines() if line.startswith("! ")]
+    begins = LOGGED.get(name, [])
+    assert all(any(line.startswith(begin) for line in logged) for begin in begins), err
+    assert all(line.startswith(tuple(begins)) for line in logged), err
+    assert begins or err == "", err
+    assert "a process is left running" not in err
     lines = out.splitlines()
     missing = [begin for begin in SHOWN[name] if not any(line.startswith(begin) for line in lines)]
     assert missing == [], out
