@@ -5,6 +5,7 @@
 #   make demo                 a node at real work: the source of the standard library, one job per file
 #   make sim SEEDS=n          n simulated worlds under faults
 #   make soak MINUTES=n       simulated worlds for n minutes
+#   make bench                the short version of every bench; bench/README.md says how to read it
 #   make test-all             test, then unit to simulation again on each other Python that is here
 #   make clean                remove what the above made
 #
@@ -15,6 +16,7 @@ VENV ?= .venv
 SEEDS ?= 60
 MINUTES ?= 10
 OTHER_PYTHONS ?= 3.12 3.13
+BENCHES ?= local memory startup
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -26,7 +28,7 @@ SLOW_RINGS := $(wildcard tests/integration)
 OTHER_RINGS := $(filter-out $(FAST_RINGS) $(SLOW_RINGS),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 RINGS = $(RULES) $(FAST_RINGS) $(SLOW_RINGS) $(OTHER_RINGS)
 
-.PHONY: test lint rings test-all demo sim soak clean
+.PHONY: test lint rings test-all demo sim soak bench clean
 
 test: lint rings
 
@@ -59,6 +61,12 @@ sim: $(INSTALLED)
 
 soak: $(INSTALLED)
 	@$(BIN)/python -m zhero.sim --soak --minutes $(MINUTES)
+
+# All are run, and one that fails makes the whole fail.
+bench: $(INSTALLED)
+	@failed=; for script in $(BENCHES); do \
+	  $(BIN)/python -m bench.$$script --quick || failed="$$failed $$script"; echo; \
+	done; test -z "$$failed" || { echo "bench:$$failed failed" >&2; exit 1; }
 
 clean:
 	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
