@@ -3,13 +3,15 @@
 Each figure is one process: the clock starts before it is made, and stops when the byte arrives that its job writes.
 Row `first job`: `import zhero`, a node, one job enqueued; the baseline imports asyncio and runs the coroutine. Row
 `import zhero`: the byte is written when the import is done; the baseline imports nothing but os, which every Python has
-loaded anyway. A round that only warms the caches of files comes first.
+loaded anyway. Modules are compiled in the round that warms up, into a folder of its own: as they are where zhero has
+been used once.
 
     python -m bench.startup [--quick] [--json] [--repeats n] [--seconds s]
 """
 
 from __future__ import annotations
 
+import os
 import select
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 from .measure import Plan, Report, Wrong, chosen, column, parser, rounds, run
 
@@ -62,15 +65,20 @@ os.write(1, b"!")
 """
 
 
-async def started(name: str, program: str, report: Report) -> Sequence[float]:
+async def started(name: str, program: str, cache: Path, report: Report) -> Sequence[float]:
     """Ms from the start of a process that runs this program to its mark.
+
+    Args:
+        cache: folder of compiled modules.
 
     Raises:
         Wrong: it did not end well.
     """
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(cache), "PYTHONDONTWRITEBYTECODE": ""}
     with tempfile.TemporaryDirectory(prefix="zhero-bench-") as folder:
+        command = [sys.executable, "-c", program, folder]
         began = time.perf_counter()
-        with subprocess.Popen([sys.executable, "-c", program, folder], stdout=subprocess.PIPE, bufsize=0) as child:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0, env=environment) as child:
             assert child.stdout is not None
             try:
                 select.select([child.stdout], [], [], CHILD_MAX_S)
@@ -84,7 +92,7 @@ async def started(name: str, program: str, report: Report) -> Sequence[float]:
     return [taken_ms]
 
 
-async def measure_all(plan: Plan, report: Report) -> None:
+async def measure_all(plan: Plan, cache: Path, report: Report) -> None:
     """Both, each beside its baseline."""
     for name, program, against, bare in (
         ("first job", NODE, "bare loop", BARE_LOOP),
@@ -92,7 +100,8 @@ async def measure_all(plan: Plan, report: Report) -> None:
     ):
         measure = column(name, against, "ms")
         report.measures.append(measure)
-        await rounds(plan, [measure], partial(started, name, program, report), partial(started, against, bare, report))
+        subject = partial(started, name, program, cache, report)
+        await rounds(plan, [measure], subject, partial(started, against, bare, cache, report))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser(__doc__, PLAN, QUICK).parse_args(argv)
     plan = chosen(args)
     report = Report("from the start of a process to its first job, next to a bare loop", asdict(plan))
-    return run(measure_all(plan, report), report, args.json)
+    with tempfile.TemporaryDirectory(prefix="zhero-bench-") as cache:
+        return run(measure_all(plan, Path(cache), report), report, args.json)
 
 
 if __name__ == "__main__":
