@@ -59,6 +59,8 @@ from .views import JobView
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
+BATCH_MAX_COUNT = Limits().batch_max_count
+
 _log = logging.getLogger("zhero")
 
 
@@ -214,9 +216,9 @@ def build_enqueue(hub: Hub, task: str, batch: Sequence[Mapping[str, Any]], job_o
     Raises:
         ParamsInvalid: params can't be sent, there are too many, or one id is to name several jobs.
     """
-    limit = Limits().batch_max_count
-    if len(batch) > limit:
-        raise ParamsInvalid(f"task {task}: {len(batch)} jobs at once, {limit} are allowed: make several calls")
+    if len(batch) > BATCH_MAX_COUNT:
+        allowed = f"{len(batch)} jobs at once, {BATCH_MAX_COUNT} are allowed"
+        raise ParamsInvalid(f"task {task}: {allowed}: make several calls")
     return _call_of(hub, task, [encode_params(hub, task, params) for params in batch], job_options)
 
 
