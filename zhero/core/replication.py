@@ -56,8 +56,8 @@ class Streams:
 
     @property
     def jobs_count(self) -> int:
-        return sum(len(stream.slice) for stream in self._all)
+        return len(self.own.slice) + len(self.delayed.slice)
 
     @property
     def jobs_bytes(self) -> int:
-        return sum(stream.slice.bytes for stream in self._all)
+        return self.own.slice.bytes + self.delayed.slice.bytes
