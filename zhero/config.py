@@ -40,6 +40,67 @@ class Limits:
     answer_max_bytes: int = 256 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How fast members notice things; spans in ms. `PROFILES` has one per kind of network.
+
+    The shape of the rules is SWIM's with Lifeguard's (Das et al. 2002; arXiv 1707.00788), the numbers are near those of
+    memberlist; what is published by everybody to everybody replaces the random probes.
+
+    Attributes:
+        beat_ms: between two beats.
+        silence_ms: nothing heard for so long: the member is asked, directly and through others.
+        ping_ms: no answer for so long: it is suspected.
+        suspicion_ms: a suspect that is not heard is dead after so long, times log10 of the members;
+        suspicion_max: times as much while nobody else has confirmed the suspicion.
+        lag_ms: a loop that has not turned for longer is lagging.
+        pause_ms: an own turn that comes so late makes a node ask whether it is still counted.
+        retry_ms: how often dead members and seeds are tried, more or less.
+        sync_ms: how long two views may differ before they are compared.
+        resend_ms: a numbered message without a receipt is said again after so long.
+        answer_ms: how long a question to all members waits for answers.
+        refused_ms: how long a second opinion on a refused connect is waited for.
+    """
+
+    beat_ms: int = 500
+    silence_ms: int = 2_000
+    ping_ms: int = 500
+    suspicion_ms: int = 4_000
+    suspicion_max: int = 6
+    lag_ms: int = 1_000
+    pause_ms: int = 2_000
+    retry_ms: int = 30_000
+    sync_ms: int = 700
+    resend_ms: int = 1_000
+    answer_ms: int = 2_000
+    refused_ms: int = 300
+
+
+PROFILES: dict[str, Profile] = {
+    "lan": Profile(),
+    "fast": Profile(
+        beat_ms=200, silence_ms=800, ping_ms=250, suspicion_ms=1_500, retry_ms=5_000, sync_ms=300, resend_ms=400
+    ),
+    "wan": Profile(
+        silence_ms=5_000, ping_ms=2_000, suspicion_ms=15_000, resend_ms=3_000, answer_ms=5_000, refused_ms=1_000
+    ),
+}
+
+STUCK_AFTER_MS = 60_000
+"""A loop that has not turned for so long is given up: its heart falls silent."""
+SOLO_AFTER_MS = 5_000
+"""A node whose neighbours do not answer works alone after so long."""
+LINK_WINDOW_COUNT = 256
+"""Numbered messages to one member that are under way without a receipt; the rest waits."""
+LINK_WINDOW_BYTES = 4 * MIB
+"""About how many bytes of them."""
+LINK_FRAME_BYTES = 256 * 1024
+"""About how large a frame between members gets, unless one message is larger."""
+MEMBERS_MAX_COUNT = 2_000
+"""Rows of the roster; whoever comes beyond it is not taken in."""
+TOMBSTONE_MS = 24 * 3600 * 1000
+"""How long a dead or departed life is remembered."""
+
 FREQUENCY_MIN_MS = 10
 """A `frequency` of 1 to 9 is refused: it is milliseconds, and whoever writes 5 means seconds."""
 PRIORITY_MAX = 100

@@ -60,6 +60,21 @@ KINDS: dict[type, int] = {
     said.Hello: 4,
     said.Welcome: 5,
     said.Rejected: 6,
+    # between members
+    said.Beat: 7,
+    said.Ping: 8,
+    said.Pong: 9,
+    said.PingFor: 10,
+    said.PongFor: 11,
+    said.ProbeFor: 12,
+    said.ProbedFor: 13,
+    said.Rumours: 14,
+    said.Sync: 15,
+    said.AskTasks: 16,
+    said.Tasks: 17,
+    said.Ask: 18,
+    said.Answered: 19,
+    said.IdentityInUse: 20,
     # calls
     said.Enqueue: 32,
     said.Cancel: 33,
@@ -135,6 +150,7 @@ def encode(frame: Frame, cluster: bytes) -> bytes:
         WireInvalid: the frame is too large, has too many messages, or an integer beyond 64 (of a job id: 128) bits.
     """
     _check_count(frame.messages)
+    _check_count(frame.numbered)
     try:
         row = [cluster, *_pack_frame(frame)]
         try:
@@ -177,8 +193,9 @@ def decode(data: bytes, cluster: bytes) -> Frame:
         raise WireInvalid("Frame: no cluster tag")
     if tag != cluster:
         raise WireCluster("a frame of another cluster")
-    if len(rest) > 2 and _type_of(rest[2]) is list:  # before the work of unpacking them
-        _check_count(rest[2])
+    for place in (2, 3):  # before the work of unpacking them
+        if len(rest) > place and _type_of(rest[place]) is list:
+            _check_count(rest[place])
     return _unpack_frame(rest)
 
 

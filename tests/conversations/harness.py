@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from random import Random
 
 from zhero.config import Limits
 from zhero.core.effects import Effect, Reply, Send, Start, Stop, Tell
@@ -104,7 +105,7 @@ class Node:
 
     def __init__(self, *specs: TaskSpec, capacity: int = 0, limits: Limits | None = None) -> None:
         self.now_ms = START_MS
-        self.engine = Engine(ME, limits or Limits(), self.now_ms)
+        self.engine = Engine(ME, limits or Limits(), self.now_ms, Random(1))
         self.runs: dict[JobId, Run] = {}  # the last start of each job
         self.effects: list[Effect] = []  # of the last input
         self.all_effects: list[Effect] = []
@@ -227,7 +228,7 @@ class Node:
 
     @property
     def messages(self) -> list[object]:
-        return [message for effect in self.effects if isinstance(effect, Send) for message in effect.messages]
+        return [message for effect in self.effects if isinstance(effect, Send) for message in effect.frame.messages]
 
     # --- looking --------------------------------------------------------------------------------------------------
 
@@ -470,9 +471,9 @@ class Conversation:
             case Reply(ref, answer):
                 asked = self._asked[ref]
                 yield from _under("reply" if asked == self._asking else f"reply to “{asked}”", self._answer(answer))
-            case Send(to, messages):
+            case Send(to, frame):
                 client = next(name for name, life in self.node.clients.items() if life == to)
-                for message in messages:
+                for message in frame.messages:
                     yield from self._message(client, message)
             case Tell(fact):
                 yield f"· {self._fact(fact)}"

@@ -20,9 +20,13 @@ from zhero.config import FRAME_MAX_BYTES, MESSAGES_MAX_COUNT
 from zhero.core.messages import (
     Accepted,
     Answer,
+    Answered,
+    Ask,
     AskStats,
     AskStatus,
+    AskTasks,
     AwaitResult,
+    Beat,
     Call,
     Cancel,
     ClusterStatus,
@@ -36,6 +40,7 @@ from zhero.core.messages import (
     Frame,
     GiveUp,
     Hello,
+    IdentityInUse,
     Leave,
     Left,
     Listed,
@@ -43,19 +48,41 @@ from zhero.core.messages import (
     MemberStatus,
     Message,
     PartEnded,
+    Ping,
+    PingFor,
     PlanInfo,
+    Pong,
+    PongFor,
+    ProbedFor,
+    ProbeFor,
     Refusal,
     Refused,
     Rejected,
     Request,
     Response,
     Retry,
+    Rumours,
     StartTask,
     Stats,
     StopTask,
+    Sync,
+    Tasks,
     Welcome,
 )
-from zhero.core.values import Failure, JobId, JobInfo, Life, Member, NodeId, Outcome, State, Status
+from zhero.core.values import (
+    Failure,
+    JobId,
+    JobInfo,
+    Life,
+    Member,
+    NodeId,
+    Outcome,
+    Rumour,
+    Standing,
+    State,
+    Status,
+    TaskSpec,
+)
 from zhero.errors import ZheroError
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -65,7 +92,8 @@ TAG = wire.cluster_tag("garden")
 ME = Life(NodeId(bytes(range(16))), 1_800_000_000_000, 1)
 PEER = Life(NodeId(b"\xff" * 16), 1_800_000_000_001, 0)
 JOB = JobId(0x0123456789ABCDEF << 64 | 1)
-MEMBER = Member(ME, "web-1", "tcp://127.0.0.1:7040", 4711, "0.1.0")
+MEMBER = Member(ME, "web-1", "tcp://127.0.0.1:7040", 4711, "0.1.0", "tcp://127.0.0.1:7041")
+RUMOUR = Rumour(MEMBER, Standing.SUSPECT, 3, 2)
 FAILURE = Failure("ValueError", "no such user: Jürgen", "Traceback ...")
 OUTCOME = Outcome(Status.SUCCEEDED, b"\xa2ok")
 JOB_INFO = JobInfo(
@@ -127,6 +155,20 @@ MESSAGES: list[Message] = [
     Rejected("another cluster"),
     Request(1, CALLS[0]),
     Response(1, ANSWERS[0], True),
+    Beat(17, 2, 2**64 - 1, 2**63, 8, 3, 250, True),
+    Ping(5),
+    Pong(5),
+    PingFor(6, PEER),
+    PongFor(6, PEER, True),
+    ProbeFor(7, PEER),
+    ProbedFor(7, PEER, False),
+    Rumours([RUMOUR]),
+    Sync([RUMOUR, Rumour(MEMBER, Standing.LEFT, 0, 1)], True),
+    AskTasks(),
+    Tasks([TaskSpec("tick", frequency_ms=1_000)]),
+    Ask(8, CALLS[-2]),
+    Answered(8, ANSWERS[0], True),
+    IdentityInUse(MEMBER),
 ]
 SAMPLES: dict[type, Message] = {
     **{type(call): Request(1, call) for call in CALLS},
@@ -184,7 +226,7 @@ def test_there_are_no_other_golden_files() -> None:
 def test_a_frame_is_a_header_and_an_array() -> None:
     data = wire.encode(Frame(ME, None, [Hello(), GiveUp(7)]), TAG)
     assert data[:3] == b"zh\x01"
-    assert unpackb(data[3:]) == [TAG, [ME.node, ME.boot, ME.life], None, [[4], [3, 7]]]
+    assert unpackb(data[3:]) == [TAG, [ME.node, ME.boot, ME.life], None, [[4], [3, 7]], [], 0, 0]
     assert wire.decode(data, TAG) == Frame(ME, None, [Hello(), GiveUp(7)])
 
 

@@ -41,7 +41,7 @@ class Broadcast:
         assert info is not None
         runs: list[Life] = []
         skipped: list[Life] = []
-        for row in self._roster:
+        for row in (self._roster.mine,):  # jobs do not travel yet
             life = row.member.life
             able = info.task in row.specs and row.has_workers and not (info.number and _busy(kept, row, info.task))
             # The part may be live: an older one of the same id, which was a caller's own, that a person tries again.

@@ -9,16 +9,48 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .facts import Fact
-from .messages import Answer, Message, Response
-from .values import JobId, Life, Run
+from .messages import Answer, Frame, Message, Response
+from .values import JobId, Life, Member, Run
 
 
 @dataclass(slots=True)
 class Send:
-    """Say this to that process. A wish: it may get lost."""
+    """Say this to the process `frame.to`: a member to which `Connect` was asked for, or a client that has spoken to us.
+
+    A wish: it may get lost.
+    """
 
     to: Life
-    messages: list[Message]
+    frame: Frame
+
+
+@dataclass(slots=True)
+class Knock:
+    """Say this to whoever listens at that endpoint. The same: it may get lost."""
+
+    endpoint: str
+    frame: Frame
+
+
+@dataclass(slots=True)
+class Connect:
+    """From now on there are frames for this member, and its beats are wanted. Again: with other endpoints."""
+
+    member: Member
+
+
+@dataclass(slots=True)
+class Disconnect:
+    """No more of this one; what has been said gets a moment to leave."""
+
+    life: Life
+
+
+@dataclass(slots=True)
+class Probe:
+    """Try a plain connect to its inbox. The world owes a `probed`, with whether it was *refused*, within a second."""
+
+    member: Member
 
 
 @dataclass(slots=True)
@@ -50,7 +82,7 @@ class Tell:
     fact: Fact
 
 
-Effect = Send | Start | Stop | Reply | Tell
+Effect = Send | Knock | Connect | Disconnect | Probe | Start | Stop | Reply | Tell
 
 
 Asker = int | tuple[Life, int]
@@ -58,21 +90,28 @@ Asker = int | tuple[Life, int]
 
 
 class Outbox:
-    """Effects of one input, in order; starts and messages to one process are merged.
+    """Effects of one input, in order; starts, and what is said to one process, are merged.
 
-    Bound: what one input can cause.
+    What is to be said waits in `loose` and `posted` until `Link.pack` makes frames of it. Bound: what one input can
+    cause.
     """
 
-    __slots__ = ("_effects", "_sends", "_starts", "listening")
+    __slots__ = ("_effects", "_starts", "listening", "loose", "posted")
 
     def __init__(self) -> None:
         self.listening = True  # whether facts about jobs that go well are worth their making
+        self.loose: dict[Life, list[Message]] = {}
+        self.posted: dict[Life, list[tuple[Message, int]]] = {}  # with about how many bytes each takes
         self._effects: list[Effect] = []
-        self._sends: dict[Life, list[Message]] = {}
         self._starts: list[Run] = []
 
     def send(self, to: Life, message: Message) -> None:
-        self._sends.setdefault(to, []).append(message)
+        """Say it to a member or a client; it may get lost."""
+        self.loose.setdefault(to, []).append(message)
+
+    def post(self, to: Life, message: Message, about_bytes: int = 64) -> None:
+        """Say it to a member, once and in order with all else that is posted to it, as long as that life is one."""
+        self.posted.setdefault(to, []).append((message, about_bytes))
 
     def start(self, run: Run) -> None:
         self._starts.append(run)
@@ -90,14 +129,14 @@ class Outbox:
     def tell(self, fact: Fact) -> None:
         self._effects.append(Tell(fact))
 
+    def want(self, effect: Send | Knock | Connect | Disconnect | Probe) -> None:
+        """Something of the network."""
+        self._effects.append(effect)
+
     def drain(self) -> list[Effect]:
-        """Everything since the last drain: replies, stops and facts, then messages, then starts."""
-        effects = self._effects
-        if self._sends:
-            effects.extend(Send(to, messages) for to, messages in self._sends.items())
-            self._sends = {}
+        """Everything since the last drain: in the order in which it came, then starts."""
+        effects, self._effects = self._effects, []
         if self._starts:
             effects.append(Start(self._starts))
             self._starts = []
-        self._effects = []
         return effects

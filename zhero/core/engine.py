@@ -6,6 +6,7 @@ world (the driver over ZeroMQ, the simulator) owes the engine:
 - time in whole ms that never runs backwards, passed into each input;
 - `tick` not long after `deadline_ms()` (early or twice does no harm);
 - every effect carried out, in the order given: `Send` may get lost, `Reply` and `Start` not;
+- for each `Probe` one `probed`, and frames to those of `Connect`;
 - for each `Run` of a `Start` one `started` and, later, one `finished`; after `Stop` a `finished` soon, or
   `cannot_stop`;
 - `capacity` whenever the number of jobs that its executor wants to hold has changed.
@@ -16,72 +17,71 @@ A job's way: `call(Enqueue)` puts it (`Put`), `settle` lends it (`Lent`, effect 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from random import Random
 
-from ..config import SPAN_MAX_MS, Limits
+from ..config import PROFILES, Limits, Profile
 from .broadcast import Broadcast
+from .calls import Calls
 from .effects import Asker, Effect, Outbox
-from .entries import CancelAsked, Died, Done, Dropped, Entry, Revived, Waits
+from .entries import Rehomed
 from .facts import (
     DeadLetterDropped,
     JobEnded,
-    JobRetried,
-    JobStarted,
     PeerMisbehaved,
+    Reborn,
     TaskMissing,
-    VerdictIgnored,
 )
+from .gather import ASKED_OF_ALL, Gather
 from .intake import Intake
 from .jobs import Slice
+from .membership import Membership
 from .messages import (
-    Accepted,
-    AskStats,
-    AskStatus,
-    AwaitResult,
+    Answered,
+    Ask,
     Call,
-    Cancel,
-    CountJobs,
-    Did,
-    Discard,
-    Enqueue,
-    FindJob,
     Frame,
     GiveUp,
     Hello,
     Leave,
     Left,
-    ListJobs,
-    Refusal,
-    Refused,
+    MemberStatus,
+    Message,
     Request,
-    Retry,
-    StartTask,
-    StopTask,
     Welcome,
 )
-from .query import Query
+from .query import Query, about_bytes, parts_of
 from .replication import Stream, Streams
 from .roster import Roster
 from .schedule import Schedule
 from .stealing import Stealing
-from .steps import Record
-from .values import Finished, JobId, Member, Outcome, State, Status, TaskSpec, Verdict, after
-
-_CANCELLED = Outcome(Status.CANCELLED)
+from .values import Finished, JobId, Life, Member, Status, TaskSpec
+from .verdicts import Verdicts
 
 
 class Engine:
     """The protocol of one node."""
 
-    def __init__(self, me: Member, limits: Limits, now_ms: int) -> None:
-        self.me = me
+    def __init__(
+        self,
+        me: Member,
+        limits: Limits,
+        now_ms: int,
+        rng: Random,
+        *,
+        profile: Profile = PROFILES["lan"],
+        seeds: Sequence[str] = (),
+    ) -> None:
         self.limits = limits
         self._outbox = Outbox()
         self._roster = Roster(me)
+        self._membership = Membership(
+            self._roster, profile, self._outbox, rng, now_ms, self._on_joined, self._on_reborn
+        )
+        self._gather = Gather(self._roster, profile, self._outbox)
         self._streams = Streams(Stream(Slice("own", me.life, 1, limits)), Stream(Slice("delayed", me.life, 1, limits)))
         specs = self._roster.specs
-        self._schedule = Schedule(me.life, self._streams, specs, self._outbox)
+        self._schedule = Schedule(self._streams, specs, self._outbox)
         self._intake = Intake(me.name, self._streams, specs, limits, self._outbox)
         self._stealing = Stealing(self._roster, self._streams, self._outbox)
         self._broadcast = Broadcast(self._roster, self._streams)
@@ -89,23 +89,41 @@ class Engine:
         self._missing: set[str] = set()  # tasks that were warned of: jobs wait for them
         self._leave_askers: list[Asker] = []  # told when nothing is left to do
         self._leave_by_ms = 0
-        self._calls: dict[type[Any], Callable[[Asker, Any, int], None]] = {
-            Enqueue: self._enqueue,
-            Cancel: self._cancel,
-            Retry: self._retry,
-            Discard: self._discard,
-            AwaitResult: self._await_result,
-            StopTask: self._stop_task,
-            StartTask: self._start_task,
-            ListJobs: self._list_jobs,
-            FindJob: self._find_job,
-            CountJobs: lambda asker, call, now_ms: self._outbox.answer(asker, self._query.count(self._planned())),
-            AskStats: lambda asker, call, now_ms: self._outbox.answer(asker, self._query.stats()),
-            AskStatus: self._ask_status,
-            Leave: self._leave,
-        }
+        self._calls = Calls(
+            self._roster,
+            self._streams,
+            self._membership,
+            self._schedule,
+            self._intake,
+            self._query,
+            self._gather,
+            limits,
+            self._outbox,
+        )
+        self._verdicts = Verdicts(self._roster, self._streams, self._query, self._outbox)
+        self._membership.start(seeds, now_ms)
 
     # --- input ----------------------------------------------------------------------------------------------------
+
+    @property
+    def me(self) -> Member:
+        """This node; its life changes when others had given it up."""
+        return self._roster.mine.member
+
+    @property
+    def joined(self) -> bool:
+        """False: it still looks for the others, and enqueues wait."""
+        return self._membership.is_member
+
+    def members(self, now_ms: int) -> list[MemberStatus]:
+        """Who is here, as this node believes."""
+        return self._membership.statuses(self._streams.delayed.slice.home, now_ms)
+
+    def beat(self, now_ms: int) -> Frame:
+        """What is to be published, twice a second, with number and age of the last turn put in."""
+        mine = self._roster.mine
+        mine.slots, mine.busy = mine.capacity, mine.held
+        return self._membership.beat()
 
     @property
     def streams(self) -> Streams:
@@ -123,9 +141,11 @@ class Engine:
 
     def define(self, specs: Iterable[TaskSpec], now_ms: int) -> list[Effect]:
         """These are the tasks of this node, at start and after a reload. Periodic ones get their schedules."""
+        self._membership.notice(now_ms)
         before = self._roster.define(specs)
         self._intake.on_tasks()
-        self._schedule.on_tasks(before, now_ms)
+        if self.joined:
+            self._schedule.on_tasks(before, now_ms)
         self._missing.clear()
         self._warn_of_missing()
         return self._settle(now_ms)
@@ -140,7 +160,11 @@ class Engine:
 
     def call(self, ref: int, call: Call, now_ms: int) -> list[Effect]:
         """A call of the own process; a `Reply` with this `ref` follows, now or later."""
-        self._calls[type(call)](ref, call, now_ms)
+        self._membership.notice(now_ms)
+        if isinstance(call, Leave):
+            self._leave(ref, call, now_ms)
+        else:
+            self._calls.take(ref, call, now_ms)
         return self._settle(now_ms)
 
     def give_up(self, ref: int) -> None:
@@ -149,66 +173,82 @@ class Engine:
 
     def receive(self, frame: Frame, now_ms: int) -> list[Effect]:
         """A frame from another process. Never raises for what it says."""
-        for message in frame.messages:
-            if isinstance(message, Request):
-                if isinstance(message.call, Leave):
-                    self._outbox.tell(PeerMisbehaved(frame.sender, "a client can't make a node leave"))
-                else:
-                    self._calls[type(message.call)]((frame.sender, message.ref), message.call, now_ms)
-            elif isinstance(message, Hello):
-                self._outbox.send(frame.sender, Welcome(self.me, self.limits.payload_max_bytes))
-            elif isinstance(message, GiveUp):
-                self._query.give_up((frame.sender, message.ref))
+        self._membership.notice(now_ms)
+        for message in self._membership.receive(frame, now_ms):
+            if frame.sender in self._roster:
+                self._hear_member(frame.sender, message, now_ms)
             else:
-                self._outbox.tell(PeerMisbehaved(frame.sender, f"sent a {type(message).__name__}"))
+                self._hear_client(frame.sender, message, now_ms)
+        return self._settle(now_ms)
+
+    def _hear_member(self, sender: Life, message: Message, now_ms: int) -> None:
+        if isinstance(message, Ask) and isinstance(message.call, ASKED_OF_ALL):
+            for part, more in parts_of(self._calls.own_answer(message.call, now_ms), self.limits):
+                self._outbox.post(sender, Answered(message.ref, part, more), about_bytes(part))
+        elif isinstance(message, Answered):
+            self._gather.on_answered(sender, message, now_ms)
+        else:
+            self._outbox.tell(PeerMisbehaved(sender, f"sent a {type(message).__name__}"))
+
+    def _hear_client(self, sender: Life, message: Message, now_ms: int) -> None:
+        if isinstance(message, Request):
+            if isinstance(message.call, Leave):
+                self._outbox.tell(PeerMisbehaved(sender, "a client can't make a node leave"))
+            else:
+                self._calls.take((sender, message.ref), message.call, now_ms)
+        elif isinstance(message, Hello):
+            self._outbox.send(sender, Welcome(self.me, self.limits.payload_max_bytes))
+        elif isinstance(message, GiveUp):
+            self._query.give_up((sender, message.ref))
+        else:
+            self._outbox.tell(PeerMisbehaved(sender, f"sent a {type(message).__name__}"))
+
+    def seeds(self, endpoints: Sequence[str], now_ms: int) -> list[Effect]:
+        """The addresses of others, as they are known now."""
+        self._membership.notice(now_ms)
+        self._membership.on_seeds(endpoints, now_ms)
+        return self._settle(now_ms)
+
+    def peer_lost(self, life: Life, now_ms: int) -> list[Effect]:
+        """A hint: a connection to that member was up and is lost."""
+        self._membership.notice(now_ms)
+        self._membership.on_lost(life, now_ms)
+        return self._settle(now_ms)
+
+    def probed(self, life: Life, refused: bool, now_ms: int) -> list[Effect]:
+        """The end of a `Probe`; `refused`: the host said that nobody listens there, nothing less."""
+        self._membership.notice(now_ms)
+        self._membership.on_probed(life, refused, now_ms)
         return self._settle(now_ms)
 
     def capacity(self, count: int, now_ms: int) -> list[Effect]:
         """How many unfinished jobs the executor wants to hold."""
+        self._membership.notice(now_ms)
         self._roster.mine.capacity = count
         return self._settle(now_ms)
 
     def started(self, jobs: Sequence[JobId], now_ms: int) -> list[Effect]:
         """The executor has begun these."""
-        for job in jobs:
-            for stream in self._streams:
-                record = stream.slice.note_started(job, now_ms)
-                if record is not None:
-                    header = record.header
-                    self._query.counters(header.task)["started"] += 1
-                    if self._outbox.listening:
-                        self._outbox.tell(JobStarted(job, header.task, header.announce, record.attempt))
-                    break
-        return self._outbox.drain()
+        self._membership.notice(now_ms)
+        self._verdicts.on_started(jobs, now_ms)
+        return self._drain(now_ms)
 
     def finished(self, reports: Sequence[Finished], now_ms: int) -> list[Effect]:
         """The executor has ended these, one way or another. A report of a run that is over already is ignored."""
-        done: dict[str, tuple[Stream, list[JobId], list[Outcome]]] = {}
-        seen: set[JobId] = set()
-        for report in reports:
-            stream, record = self._lent(report)
-            if stream is None or record is None or report.job in seen:
-                self._outbox.tell(VerdictIgnored(report.job, report.attempt))
-                continue
-            seen.add(report.job)
-            self._roster.mine.held -= 1
-            if report.verdict is Verdict.DONE:
-                _, jobs, outcomes = done.setdefault(stream.slice.name, (stream, [], []))
-                jobs.append(report.job)
-                outcomes.append(report.outcome)
-            else:
-                self._act_on(stream, record, report, now_ms)
-        for stream, jobs, outcomes in done.values():
-            stream.append(Done(jobs, outcomes, now_ms))
+        self._membership.notice(now_ms)
+        self._verdicts.on_finished(reports, now_ms)
         return self._settle(now_ms)
 
     def cannot_stop(self, job: JobId, now_ms: int) -> list[Effect]:
         """The run that was to be stopped can't be: it goes on to its end."""
+        self._membership.notice(now_ms)
         self._query.on_cannot_cancel(job)
         return self._settle(now_ms)
 
     def tick(self, now_ms: int) -> list[Effect]:
         """Time has passed."""
+        self._membership.notice(now_ms)
+        self._membership.tick(now_ms)
         for stream in self._streams:
             stream.slice.memory.forget(now_ms)
         self._schedule.tick(now_ms, rounds=not self._intake.closed)
@@ -220,6 +260,7 @@ class Engine:
         deadlines = [self._schedule.deadline_ms(rounds=not self._intake.closed)]
         deadlines += [stream.slice.memory.deadline_ms() for stream in self._streams]
         deadlines.append(self._leave_by_ms if self._leave_askers else None)
+        deadlines += [self._membership.deadline_ms(), self._gather.deadline_ms()]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def check(self) -> None:
@@ -228,154 +269,21 @@ class Engine:
         """
         for stream in self._streams:
             stream.slice.check()
+        self._membership.check()
         self._stealing.check()
-        self._schedule.check()
+        if self.joined:
+            self._schedule.check()
         self._query.check()
-
-    # --- calls ----------------------------------------------------------------------------------------------------
-
-    def _enqueue(self, asker: Asker, call: Enqueue, now_ms: int) -> None:
-        refused = self._intake.refusal(call)
-        spec = self._roster.specs.get(call.task)
-        if refused is not None:
-            self._outbox.answer(asker, refused)
-        elif spec is not None and spec.frequency_ms:
-            self._outbox.answer(asker, self._enqueue_periodic(call, now_ms))
-        else:
-            answer, count = self._intake.put(call, now_ms)
-            self._query.counters(call.task)["enqueued"] += count
-            self._outbox.answer(asker, answer)
-
-    def _enqueue_periodic(self, call: Enqueue, now_ms: int) -> Accepted | Refused:
-        """A periodic task is not put but scheduled: its next round is the job, with an id of its own."""
-        if len(call.jobs) > 1:
-            return Refused(Refusal.PARAMS_INVALID, f"{call.task} is periodic: it can be enqueued only once")
-        refused = self._intake.no_room(0, 0)
-        if refused is not None:
-            return refused
-        job = self._schedule.start(self._roster.specs[call.task], call.delay_ms, now_ms)
-        return Refused(Refusal.ALREADY_QUEUED, call.task) if job is None else Accepted([job])
-
-    def _cancel(self, asker: Asker, call: Cancel, now_ms: int) -> None:
-        job = call.job
-        stream = self._streams.holding(job)
-        if stream is None:
-            self._outbox.answer(asker, Did(self._schedule.skip(job, now_ms)))
-        elif not stream.slice.allows(job, Done):
-            self._outbox.answer(asker, Did(False))
-        elif self._cancel_now(stream, job, now_ms):
-            self._outbox.answer(asker, Did(True))
-        else:
-            self._query.wait(asker, job, cancel=True)
-
-    def _cancel_now(self, stream: Stream, job: JobId, now_ms: int) -> bool:
-        """Cancel a live job; False: it has been lent, so its verdict decides."""
-        kept = stream.slice
-        state = kept.state(job)
-        if state in (State.READY, State.DELAYED):
-            stream.append(Done([job], [_CANCELLED], now_ms))
-            return True
-        stream.append(CancelAsked(job))
-        if state is State.SPREAD:
-            for part in list(kept.parts[job].open):
-                self._cancel_now(stream, part, now_ms)
-        else:
-            self._outbox.stop(job)
-        return False
-
-    def _await_result(self, asker: Asker, call: AwaitResult, now_ms: int) -> None:
-        self._query.on_await(asker, call.job, planned=self._schedule.next_round(call.job) is not None)
-
-    def _retry(self, asker: Asker, call: Retry, now_ms: int) -> None:
-        self._outbox.answer(asker, self._on_dead(call.job, Revived))
-
-    def _discard(self, asker: Asker, call: Discard, now_ms: int) -> None:
-        self._outbox.answer(asker, self._on_dead(call.job, Dropped))
-
-    def _on_dead(self, job: JobId, entry: type[Revived] | type[Dropped]) -> Did | Refused:
-        stream = self._streams.holding(job)
-        if stream is None:
-            return Refused(Refusal.UNKNOWN_JOB, f"{job:032x}")
-        if not stream.slice.allows(job, entry):
-            return Did(False)
-        stream.append(entry(job))
-        return Did(True)
-
-    def _stop_task(self, asker: Asker, call: StopTask, now_ms: int) -> None:
-        refused = self._not_periodic(call.task)
-        self._outbox.answer(asker, refused or Did(self._schedule.stop(call.task, "somebody stopped it")))
-
-    def _start_task(self, asker: Asker, call: StartTask, now_ms: int) -> None:
-        refused = self._not_periodic(call.task)
-        if refused is not None:
-            self._outbox.answer(asker, refused)
-        else:
-            started = self._schedule.start(self._roster.specs[call.task], 0, now_ms)
-            self._outbox.answer(asker, Did(started is not None))
-
-    def _not_periodic(self, task: str) -> Refused | None:
-        spec = self._roster.specs.get(task)
-        if spec is None:
-            return Refused(Refusal.UNKNOWN_TASK, task)
-        return None if spec.frequency_ms else Refused(Refusal.NOT_PERIODIC, task)
-
-    def _list_jobs(self, asker: Asker, call: ListJobs, now_ms: int) -> None:
-        self._query.list_jobs(asker, call.task, call.dead, call.limit, self._schedule.next_rounds())
-
-    def _find_job(self, asker: Asker, call: FindJob, now_ms: int) -> None:
-        self._query.find(asker, call.job, self._schedule.next_round(call.job))
-
-    def _ask_status(self, asker: Asker, call: AskStatus, now_ms: int) -> None:
-        plans = self._schedule.infos(now_ms)
-        self._outbox.answer(asker, self._query.status(plans, self._planned(), now_ms))
-
-    def _planned(self) -> int:
-        return len(self._schedule.next_rounds())
-
-    # --- verdicts -------------------------------------------------------------------------------------------------
-
-    def _lent(self, report: Finished) -> tuple[Stream | None, Record | None]:
-        """The record that waits for this report; none for that of an older attempt, or of a job ended meanwhile."""
-        for stream in self._streams:
-            record = stream.slice.records.get(report.job)
-            if record is not None:
-                waits = record.attempt == report.attempt and record.executor == self.me.life
-                return stream, record if waits else None
-        return None, None
-
-    def _act_on(self, stream: Stream, record: Record, report: Finished, now_ms: int) -> None:
-        job, verdict, outcome = record.job, report.verdict, report.outcome
-        again = verdict in (Verdict.RETRY, Verdict.SNOOZE)
-        entry: Entry
-        if verdict is Verdict.CANCELLED or (again and record.cancel_asked):
-            entry = Done([job], [_CANCELLED], now_ms)
-        elif again:
-            delay_ms = max(1, min(report.delay_ms, SPAN_MAX_MS))
-            entry = Waits(job, outcome, after(now_ms, delay_ms), verdict is Verdict.RETRY)
-            self._query.counters(record.header.task)["retried"] += verdict is Verdict.RETRY
-            if self._outbox.listening or verdict is Verdict.RETRY:
-                self._outbox.tell(
-                    JobRetried(
-                        job,
-                        record.header.task,
-                        record.header.announce,
-                        record.attempt,
-                        delay_ms,
-                        verdict is Verdict.SNOOZE,
-                        outcome.failure,
-                    )
-                )
-        else:
-            entry = Died(job, outcome, now_ms)
-        stream.append(entry)
 
     # --- settling -------------------------------------------------------------------------------------------------
 
     def _settle(self, now_ms: int) -> list[Effect]:
         """Let every protocol act on what has changed, until nothing changes any more."""
+        self._membership.settle()
         while True:
-            self._broadcast.settle(now_ms)
-            self._stealing.settle()
+            if not self._membership.is_doubtful:
+                self._broadcast.settle(now_ms)
+                self._stealing.settle()
             endings = False
             for stream in self._streams:
                 if stream.slice.endings:
@@ -388,7 +296,28 @@ class Engine:
         self._schedule.skipped.clear()
         if self._leave_askers:
             self._leave_if_done(now_ms)
+        self._gather.settle(now_ms)
+        for asker, answer in self._gather.take_complete():
+            self._calls.answer(asker, answer)
+        return self._drain(now_ms)
+
+    def _drain(self, now_ms: int) -> list[Effect]:
+        self._membership.link.pack(now_ms)
         return self._outbox.drain()
+
+    # --- lives ----------------------------------------------------------------------------------------------------
+
+    def _on_joined(self, now_ms: int) -> None:
+        """The others are found, or there are none: what has waited for that goes on."""
+        self._schedule.on_tasks({}, now_ms)
+        self._calls.go_on(now_ms)
+
+    def _on_reborn(self, before: Life, now_ms: int) -> None:
+        """Others gave this node up: what it is home of, and runs, it goes on with under its next life."""
+        for stream in self._streams:
+            stream.append(Rehomed(self.me.life))
+        self._gather.be_reborn()
+        self._outbox.tell(Reborn(self.me.life))
 
     def _on_endings(self, stream: Stream) -> None:
         endings, stream.slice.endings = stream.slice.endings, []
@@ -418,6 +347,7 @@ class Engine:
 
     def _leave(self, asker: Asker, call: Leave, now_ms: int) -> None:
         self._intake.closed = True
+        self._calls.go_on(now_ms)
         self._leave_askers.append(asker)
         self._leave_by_ms = now_ms + call.within_ms
 
@@ -425,6 +355,7 @@ class Engine:
         """Nobody takes over from a node that is alone, so it works on what can still end before its time is up."""
         if now_ms < self._leave_by_ms and self._can_go_on():
             return
+        self._membership.leave()
         for asker in self._leave_askers:
             self._outbox.answer(asker, Left(self._query.unfinished()))
         self._leave_askers = []

@@ -139,6 +139,13 @@ class Advanced:
     due_at_ms: int
 
 
+@dataclass(slots=True)
+class Rehomed:
+    """The home goes on under another life; what it runs itself it goes on running."""
+
+    home: Life
+
+
 Entry = (
     Put
     | Due
@@ -154,4 +161,5 @@ Entry = (
     | Planned
     | PlanStopped
     | Advanced
+    | Rehomed
 )

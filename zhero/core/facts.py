@@ -7,8 +7,9 @@ A fact becomes a log line and an event for `node.events()`; the engine builds th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
-from .values import Failure, JobId, Life, Status
+from .values import Failure, JobId, Life, Member, Status
 
 
 @dataclass(slots=True)
@@ -101,8 +102,109 @@ class PeerMisbehaved:
     what: str
 
 
+@dataclass(slots=True)
+class PeerJoined:
+    """A member that was not here before."""
+
+    member: Member
+    joined: int
+
+
+@dataclass(slots=True)
+class PeerSuspected:
+    """Nothing is heard of it; unless that changes it is dead in `dead_in_ms`."""
+
+    member: Member
+    dead_in_ms: int
+
+
+@dataclass(slots=True)
+class PeerRefuted:
+    """It was suspected, and it is well."""
+
+    member: Member
+
+
+class Death(Enum):
+    """How a death was found out: nobody listens there any more, silence, others said so, another listens there."""
+
+    REFUSED = "refused"
+    SILENT = "silent"
+    TOLD = "told"
+    REPLACED = "replaced"
+
+
+@dataclass(slots=True)
+class PeerDied:
+    """A member is given up."""
+
+    member: Member
+    how: Death
+
+
+@dataclass(slots=True)
+class PeerLeft:
+    """A member has said farewell."""
+
+    member: Member
+
+
+@dataclass(slots=True)
+class PeerLagging:
+    """Its loop has not turned for `age_ms`; not `lagging`: it does again."""
+
+    member: Member
+    age_ms: int
+    lagging: bool
+
+
+@dataclass(slots=True)
+class Joined:
+    """This node is a member now, with that join number; `others`: how many it knows."""
+
+    joined: int
+    others: int
+
+
+@dataclass(slots=True)
+class Paused:
+    """This node did not run for `span_ms`: it asks its peers before it starts anything."""
+
+    span_ms: int
+
+
+@dataclass(slots=True)
+class Confirmed:
+    """The pause is over: a peer still counts this node, or nobody else is left."""
+
+
+@dataclass(slots=True)
+class Reborn:
+    """This node had been given up by others: it goes on under a new life."""
+
+    life: Life
+
+
+@dataclass(slots=True)
+class IdentityTaken:
+    """Another process lives under this node's id: this one has to stop."""
+
+    other: Member
+
+
 Fact = (
-    JobQueued
+    PeerJoined
+    | PeerSuspected
+    | PeerRefuted
+    | PeerDied
+    | PeerLeft
+    | PeerLagging
+    | Joined
+    | Paused
+    | Confirmed
+    | Reborn
+    | IdentityTaken
+    | JobQueued
     | JobStarted
     | JobRetried
     | JobEnded

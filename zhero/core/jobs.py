@@ -32,6 +32,7 @@ from .entries import (
     Planned,
     PlanStopped,
     Put,
+    Rehomed,
     Returned,
     Revived,
     Spread,
@@ -100,6 +101,7 @@ class Slice:
             Planned: self._schedules.plan,
             PlanStopped: self._schedules.stop,
             Advanced: self._advance,
+            Rehomed: self._rehome,
         }
 
     # --- reading --------------------------------------------------------------------------------------------------
@@ -443,6 +445,19 @@ class Slice:
         parts = self.parts.get(part.parent)
         if parts is not None and part.job in parts.open:
             parts.ended[parts.open.pop(part.job)] = outcome
+
+    # --- lives ----------------------------------------------------------------------------------------------------
+
+    def _rehome(self, entry: Rehomed) -> None:
+        before, self.home = self.home, entry.home
+        for record in (*self.records.values(), *self.dead.values()):
+            if record.executor == before:
+                record.executor = self.home
+            if record.target == before:
+                record.target = self.home
+        for parts in self.parts.values():
+            parts.open.update({job: self.home for job, member in parts.open.items() if member == before})
+        self._lines.rename(before, self.home)
 
     # --- upkeep ---------------------------------------------------------------------------------------------------
 

@@ -4,15 +4,18 @@ A *call* asks for something; an *answer* is what comes back. Calls of the own pr
 are; those of a client, which is no member, travel in a `Request` and are answered by `Response`s. A long list is
 answered in several responses, all but the last marked `more`.
 
+Members speak in two ways. What is repeated or outdated anyway (beats, probes, rumours) stands in `Frame.messages`,
+may get lost, and costs nothing then. What has to arrive, once and in order, stands in `Frame.numbered` (`link.py`).
+
 Dispatch is by type. Messages are never mutated once built.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
-from .values import JobId, JobInfo, Life, Member, Outcome
+from .values import JobId, JobInfo, Life, Member, Outcome, Rumour, Standing, TaskSpec
 
 # --- calls --------------------------------------------------------------------------------------------------------
 
@@ -185,28 +188,31 @@ class Ended:
 
 @dataclass(slots=True)
 class Listed:
-    """Jobs; `total` counts also those that a limit left out."""
+    """Jobs; `total` counts also those that a limit left out; `silent`: members that did not answer, by name."""
 
     jobs: list[JobInfo]
     total: int
+    silent: list[str] = field(default_factory=list[str])
 
 
 @dataclass(slots=True)
 class Counted:
-    """Queue name -> jobs in it."""
+    """Queue name -> jobs in it. `silent`: members that did not answer, by name."""
 
     queues: dict[str, int]
+    silent: list[str] = field(default_factory=list[str])
 
 
 @dataclass(slots=True)
 class Stats:
     """Counters since the start of the node: `totals` name -> count; `tasks` task -> name -> count.
 
-    Names: enqueued, started, succeeded, retried, dead, cancelled.
+    Names: enqueued, started, succeeded, retried, dead, cancelled. `silent`: members that did not answer, by name.
     """
 
     totals: dict[str, int]
     tasks: dict[str, dict[str, int]]
+    silent: list[str] = field(default_factory=list[str])
 
 
 @dataclass(slots=True)
@@ -225,18 +231,26 @@ class PlanInfo:
 
 @dataclass(slots=True)
 class MemberStatus:
-    """One member. `slots`: jobs it runs at once; `busy`: how many it holds now."""
+    """One member. `slots`: jobs it runs at once; `busy`: how many it holds now; `joined`: its join number.
+
+    `silent_ms`: how long ago it was last heard; `lagging`: alive, but its loop is late; `mine`: of the speaker itself.
+    """
 
     member: Member
     owner: bool
     slots: int
     busy: int
     tasks: list[str]
+    standing: Standing = Standing.ALIVE
+    joined: int = 1
+    lagging: bool = False
+    silent_ms: int = 0
+    mine: bool = False
 
 
 @dataclass(slots=True)
 class ClusterStatus:
-    """The cluster at one moment. `missing`: tasks that wait here and that no member has."""
+    """The cluster at one moment. `missing`: tasks that wait and that no member has; `silent`: who did not answer."""
 
     members: list[MemberStatus]
     queues: dict[str, int]
@@ -244,6 +258,7 @@ class ClusterStatus:
     plans: list[PlanInfo]
     missing: list[str]
     uptime_ms: int
+    silent: list[str] = field(default_factory=list[str])
 
 
 @dataclass(slots=True)
@@ -302,13 +317,169 @@ class Rejected:
     why: str
 
 
-Message = Request | Response | GiveUp | Hello | Welcome | Rejected
+# --- between members ----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Beat:
+    """What a member publishes twice a second, also while its loop is blocked.
+
+    Attributes:
+        number: from 1, one more each time.
+        joined: its join number; 0: not yet.
+        view: hash of whom it believes to be here.
+        tasks: hash of its task table.
+        slots, held: jobs it wants to hold, and does.
+        age_ms: how long ago its loop last turned.
+        paused: its listener takes no connections at the moment, so a refused connect shows nothing.
+    """
+
+    number: int
+    joined: int
+    view: int
+    tasks: int
+    slots: int
+    held: int
+    age_ms: int
+    paused: bool = False
+
+
+@dataclass(slots=True)
+class Ping:
+    """Are you there, and do you know me? Answered by a `Pong` if so."""
+
+    ref: int
+
+
+@dataclass(slots=True)
+class Pong:
+    ref: int
+
+
+@dataclass(slots=True)
+class PingFor:
+    """Is that one there? Asked of another member by one that does not hear it."""
+
+    ref: int
+    target: Life
+
+
+@dataclass(slots=True)
+class PongFor:
+    """`heard`: it was heard just now; False: not by me either."""
+
+    ref: int
+    target: Life
+    heard: bool
+
+
+@dataclass(slots=True)
+class ProbeFor:
+    """Does the host of that one refuse connections to it? Asked by a member that was refused."""
+
+    ref: int
+    target: Life
+
+
+@dataclass(slots=True)
+class ProbedFor:
+    """`refused`: the connect was refused, and nothing was heard of it since the question."""
+
+    ref: int
+    target: Life
+    refused: bool
+
+
+@dataclass(slots=True)
+class Rumours:
+    """News of members."""
+
+    told: list[Rumour]
+
+
+@dataclass(slots=True)
+class Sync:
+    """All that the sender believes of members, itself first. `wanted`: the same is wanted back."""
+
+    told: list[Rumour]
+    wanted: bool
+
+
+@dataclass(slots=True)
+class IdentityInUse:
+    """The process that wants to join has the identity of one that is alive: this one."""
+
+    member: Member
+
+
+@dataclass(slots=True)
+class AskTasks:
+    """Send me your task table."""
+
+
+@dataclass(slots=True)
+class Tasks:
+    """The task table of the sender."""
+
+    specs: list[TaskSpec]
+
+
+@dataclass(slots=True)
+class Ask:
+    """A question that is put to every member; `ref` comes back in each `Answered`."""
+
+    ref: int
+    call: Call
+
+
+@dataclass(slots=True)
+class Answered:
+    """What this member says to `ref`; `more`: another part of it follows."""
+
+    ref: int
+    answer: Answer
+    more: bool = False
+
+
+Message = (
+    Request
+    | Response
+    | GiveUp
+    | Hello
+    | Welcome
+    | Rejected
+    | Beat
+    | Ping
+    | Pong
+    | PingFor
+    | PongFor
+    | ProbeFor
+    | ProbedFor
+    | Rumours
+    | Sync
+    | AskTasks
+    | Tasks
+    | Ask
+    | Answered
+    | IdentityInUse
+)
 
 
 @dataclass(slots=True)
 class Frame:
-    """What one process says to another in one turn. `to`: None where the sender does not know it yet."""
+    """What one process says to another in one turn.
+
+    Attributes:
+        to: None where the sender does not know it yet, or speaks to all.
+        messages: may get lost.
+        numbered: arrive once and in order, over this frame or a later one; only between members.
+        first: number of the first of `numbered`; 0: there is none.
+        ack: all numbered messages up to this one, the other way, have arrived; 0: none has.
+    """
 
     sender: Life
     to: Life | None
     messages: list[Message]
+    numbered: list[Message] = field(default_factory=list["Message"])
+    first: int = 0
+    ack: int = 0

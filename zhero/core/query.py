@@ -15,6 +15,7 @@ from ..config import Limits
 from ..errors import Bug
 from .effects import Asker, Outbox
 from .messages import (
+    Answer,
     ClusterStatus,
     Counted,
     Did,
@@ -30,7 +31,7 @@ from .messages import (
 from .replication import Streams
 from .roster import Roster
 from .steps import Ending
-from .values import QUEUE_OF, JobId, JobInfo, Life, Outcome, Queue, State, Status
+from .values import QUEUE_OF, JobId, JobInfo, Life, Member, Outcome, Queue, State, Status
 
 _COUNTERS = ("enqueued", "started", "succeeded", "retried", "dead", "cancelled")
 
@@ -128,17 +129,19 @@ class Query:
     def _ended(self, job: JobId, outcome: Outcome, parts: dict[Life, Outcome] | None) -> Ended:
         if parts is None:
             return Ended(job, outcome)
-        return Ended(job, outcome, [PartEnded(self._roster[life].member, part) for life, part in parts.items()])
+        return Ended(job, outcome, [PartEnded(self._member(life), part) for life, part in parts.items()])
+
+    def _member(self, life: Life) -> Member:
+        """Whoever that was; of one that is forgotten, its id is left."""
+        found = self._roster.member(life)
+        return Member(life, life.node.hex()[:8], "", 0, "") if found is None else found
 
     # --- lists ----------------------------------------------------------------------------------------------------
 
-    def find(self, asker: Asker, job: JobId, planned: JobInfo | None) -> None:
+    def find(self, job: JobId, planned: JobInfo | None) -> Listed | Refused:
         """One job. `planned`: the next round of a schedule, if that is what was asked for."""
         info = planned or self._find(job)
-        if info is None:
-            self._outbox.answer(asker, Refused(Refusal.UNKNOWN_JOB, f"{job:032x}"))
-        else:
-            self._outbox.answer(asker, Listed([info], 1))
+        return Refused(Refusal.UNKNOWN_JOB, f"{job:032x}") if info is None else Listed([info], 1)
 
     def _find(self, job: JobId) -> JobInfo | None:
         for stream in self._streams:
@@ -147,8 +150,8 @@ class Query:
                 return info
         return None
 
-    def list_jobs(self, asker: Asker, task: str | None, dead: bool, limit: int, planned: list[JobInfo]) -> None:
-        """Live jobs or dead letters, each once; a long list for a client goes out in several parts."""
+    def list_jobs(self, task: str | None, dead: bool, limit: int, planned: list[JobInfo]) -> Listed:
+        """Live jobs or dead letters, each once."""
         jobs: list[JobInfo] = []
         total = 0
         for info in self._infos(dead, [] if dead else planned):
@@ -156,17 +159,7 @@ class Query:
                 total += 1
                 if not limit or total <= limit:
                     jobs.append(info)
-        if not isinstance(asker, int):
-            size, part = 0, list[JobInfo]()
-            for info in jobs:
-                info_size = _size(info)
-                size += info_size
-                if part and size > self._limits.answer_max_bytes:
-                    self._outbox.answer(asker, Listed(part, total), more=True)
-                    size, part = info_size, []
-                part.append(info)
-            jobs = part
-        self._outbox.answer(asker, Listed(jobs, total))
+        return Listed(jobs, total)
 
     def _infos(self, dead: bool, planned: list[JobInfo]) -> Iterator[JobInfo]:
         for stream in self._streams:
@@ -201,12 +194,9 @@ class Query:
         totals = {name: sum(counters[name] for counters in tasks.values()) for name in _COUNTERS}
         return Stats(totals, tasks)
 
-    def status(self, plans: list[PlanInfo], planned_count: int, now_ms: int) -> ClusterStatus:
-        owner = self._streams.delayed.slice.home
-        members = [
-            MemberStatus(row.member, row.member.life == owner, row.capacity, row.held, sorted(row.specs))
-            for row in self._roster
-        ]
+    def status(
+        self, members: list[MemberStatus], plans: list[PlanInfo], planned_count: int, now_ms: int
+    ) -> ClusterStatus:
         return ClusterStatus(
             members=members,
             queues=self.count(planned_count).queues,
@@ -237,6 +227,32 @@ class Query:
         waits_for = {asker: job for job, waiters in self._waiters.items() for asker, _ in waiters}
         if waits_for != self._waits_for or len(waits_for) > self._limits.waiters_max_count:
             raise Bug(f"{len(waits_for)} wait for jobs, {len(self._waits_for)} are known to")
+
+
+def parts_of(answer: Answer, limits: Limits) -> list[tuple[Answer, bool]]:
+    """An answer cut into what fits into frames, each with whether more follows; only lists are long."""
+    if not isinstance(answer, Listed):
+        return [(answer, False)]
+    parts: list[list[JobInfo]] = [[]]
+    size = 0
+    for info in answer.jobs:
+        info_size = _size(info)
+        size += info_size
+        if parts[-1] and size > limits.answer_max_bytes:
+            parts.append([])
+            size = info_size
+        parts[-1].append(info)
+    last = len(parts) - 1
+    return [(Listed(part, answer.total, answer.silent), place < last) for place, part in enumerate(parts)]
+
+
+def about_bytes(answer: Answer) -> int:
+    """About how many bytes it takes on the wire."""
+    if isinstance(answer, Listed):
+        return sum(map(_size, answer.jobs)) + 64
+    if isinstance(answer, Stats):
+        return 100 * len(answer.tasks) + 200
+    return 1_000
 
 
 def _size(info: JobInfo) -> int:

@@ -210,6 +210,11 @@ class ReadyLines:
                 counts[task] = counts.get(task, 0) + count
         return counts
 
+    def rename(self, before: Life, now: Life) -> None:
+        """A member goes on under another life."""
+        if before in self._pinned:
+            self._pinned[now] = self._pinned.pop(before)
+
     def prune(self) -> None:
         """Drop every stale id."""
         for queue in self._queues():

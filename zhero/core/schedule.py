@@ -33,7 +33,6 @@ from .values import (
     Header,
     JobId,
     JobInfo,
-    Life,
     State,
     Status,
     TaskSpec,
@@ -48,8 +47,7 @@ _BAD_ENDS = (Status.FAILED, Status.TIMED_OUT, Status.CRASHED, Status.DISCARDED, 
 class Schedule:
     """Promotes what is due. State: the rounds that were due next and now will not be, until the engine takes them."""
 
-    def __init__(self, me: Life, streams: Streams, specs: Mapping[str, TaskSpec], outbox: Outbox) -> None:
-        self._me = me
+    def __init__(self, streams: Streams, specs: Mapping[str, TaskSpec], outbox: Outbox) -> None:
         self._streams = streams
         self._specs = specs
         self._outbox = outbox
@@ -225,7 +223,7 @@ class Schedule:
             enqueued_at_ms=plan.due_at_ms - plan.frequency_ms,
             run_at_ms=plan.due_at_ms,
             started_at_ms=0,
-            home=self._me,
+            home=self._streams.delayed.slice.home,
             node=None,
             parent=NO_JOB,
             number=number,

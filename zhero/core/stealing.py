@@ -29,9 +29,8 @@ class Stealing:
         self._last_first = False
 
     def settle(self) -> None:
-        """Lend all that there is room for."""
-        for row in self._roster:
-            self._fill(row)
+        """Lend all that there is room for. Jobs do not travel yet: a node lends to itself."""
+        self._fill(self._roster.mine)
 
     def _fill(self, row: Row) -> None:
         room = row.capacity - row.held

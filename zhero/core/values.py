@@ -38,13 +38,46 @@ class Life(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process that takes part, as the others see it."""
+    """A process that takes part, as the others see it.
+
+    Attributes:
+        endpoint: of its inbox, where others dial it.
+        beats: endpoint of what it publishes; empty for one that nobody can join.
+        advertised: the endpoints were given by a person (a proxy, a container's host), so a connect that is refused
+            there shows nothing.
+    """
 
     life: Life
     name: str
     endpoint: str
     pid: int
     version: str
+    beats: str = ""
+    advertised: bool = False
+
+
+class Standing(Enum):
+    """What is believed of a member. DEAD and LEFT are final for a life."""
+
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    DEAD = "dead"
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class Rumour:
+    """What one member says of another, or of itself.
+
+    Attributes:
+        count: how often the member has refuted; only it may raise this, and it cancels nothing but a suspicion.
+        joined: its join number, from 1; 0: it has not joined yet. The lowest is the oldest.
+    """
+
+    member: Member
+    standing: Standing
+    count: int
+    joined: int
 
 
 class IdSource:
