@@ -44,6 +44,7 @@ from .errors import (
     TaskNotFound,
     ZheroError,
 )
+from .events import Event, Events, EventsDropped, JobEvent, MemberEvent, NodeEvent, TaskEvent
 from .job import Job
 from .node import Node
 from .outcomes import MemberOutcome, Outcomes
@@ -61,15 +62,22 @@ __all__ = [
     "ClusterView",
     "Context",
     "Draft",
+    "Event",
+    "Events",
+    "EventsDropped",
     "Job",
+    "JobEvent",
     "JobView",
+    "MemberEvent",
     "MemberOutcome",
     "MemberView",
     "Node",
+    "NodeEvent",
     "Outcomes",
     "Queue",
     "StatsView",
     "Task",
+    "TaskEvent",
     "current",
     "task",
     "task_from",

@@ -52,7 +52,7 @@ from .core.values import IdSource, JobId, JobInfo, Life, NodeId
 from .enqueuing import Enqueuing
 from .errors import NotReached, NotRunning, ParamsInvalid
 from .runtime.connection import Connection
-from .runtime.discovery import ANY_HOST, Directory, address_of, clusters, is_gone, runtime_dir
+from .runtime.discovery import Directory, clusters, is_gone, nearby, runtime_dir
 from .settings import resolve
 
 ONCE = (Retry, Discard, StopTask, StartTask)
@@ -160,7 +160,7 @@ class Client(Enqueuing):
             if await asyncio.to_thread(is_gone, entry):
                 directory.remove_stale(entry)
             else:
-                found.append(_reachable(entry.endpoint))
+                found.append(nearby(entry.endpoint))
         return found
 
     async def _greet(self, endpoint: str, within_s: float) -> tuple[Connection, Welcome]:
@@ -295,10 +295,3 @@ class Client(Enqueuing):
             answer = Listed(waiter.parts, answer.total)
         if not response.more and not waiter.future.done():
             waiter.future.set_result(answer)
-
-
-def _reachable(endpoint: str) -> str:
-    """Where to connect to what a node on this host has bound."""
-    host, port = address_of(endpoint) or ("", 0)
-    near = ANY_HOST.get(host, host)
-    return f"tcp://[{near}]:{port}" if ":" in near else f"tcp://{near}:{port}"

@@ -9,19 +9,44 @@ from __future__ import annotations
 import logging
 
 from .core.facts import (
+    Confirmed,
     DeadLetterDropped,
     Fact,
+    IdentityTaken,
     JobEnded,
     JobQueued,
     JobRetried,
     JobStarted,
+    Joined,
+    Paused,
+    PeerDied,
+    PeerJoined,
+    PeerLagging,
+    PeerLeft,
     PeerMisbehaved,
+    PeerRefuted,
+    PeerSuspected,
+    Reborn,
     TaskMissing,
     TaskScheduled,
     TaskUnscheduled,
     VerdictIgnored,
 )
-from .core.values import Status, job_text
+from .core.values import Member, Status, job_text
+
+MemberFact = (
+    Confirmed
+    | IdentityTaken
+    | Joined
+    | Paused
+    | PeerDied
+    | PeerJoined
+    | PeerLagging
+    | PeerLeft
+    | PeerRefuted
+    | PeerSuspected
+    | Reborn
+)
 
 _FINE = (Status.SUCCEEDED, Status.CANCELLED, Status.SKIPPED)
 
@@ -56,6 +81,41 @@ def line(fact: Fact) -> tuple[int, str] | None:
             return logging.DEBUG, f"· ignored verdict id={job_text(job)} attempt={attempt}"
         case PeerMisbehaved(peer, what):
             return logging.WARNING, f"! peer {peer.node.hex()[:8]} {what}"
+        case _:
+            return _of_members(fact)
+
+
+def _of_members(fact: MemberFact) -> tuple[int, str]:
+    match fact:
+        case Joined(joined, others):
+            return logging.INFO, f"· member joined={joined} others={others}"
+        case PeerJoined(member, joined):
+            return logging.INFO, f"· joined {_who(member)} joined={joined} at={member.endpoint}"
+        case PeerSuspected(member, dead_in_ms):
+            return logging.INFO, f"· suspected {_who(member)} dead_in={dead_in_ms}ms"
+        case PeerRefuted(member):
+            return logging.INFO, f"· refuted {_who(member)}"
+        case PeerDied(member, how):
+            return logging.WARNING, f"! died {_who(member)} how={how.value}"
+        case PeerLeft(member):
+            return logging.INFO, f"· left {_who(member)}"
+        case PeerLagging(member, age_ms, lagging=True):
+            return logging.WARNING, f"! lagging {_who(member)} age={age_ms}ms: its event loop is late"
+        case PeerLagging(member):
+            return logging.INFO, f"· recovered {_who(member)}: its event loop turns again"
+        case Paused(span_ms):
+            return logging.WARNING, f"! paused span={span_ms}ms: this node starts nothing until a peer confirms it"
+        case Confirmed():
+            return logging.INFO, "· confirmed: the pause is over"
+        case Reborn(life):
+            return logging.WARNING, f"! reborn life={life.life}: others had given this node up"
+        case IdentityTaken(other):
+            return logging.ERROR, f"! identity taken by {_who(other)} at={other.endpoint}: this node has to stop"
+
+
+def _who(member: Member) -> str:
+    """A member as lines name it; names need not differ, ids do."""
+    return f"{member.name} node={member.life.node.hex()[:8]}"
 
 
 def _said(announce: bool, text: str) -> tuple[int, str] | None:

@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -21,19 +22,26 @@ from typing import Any, Self, TypeVar, cast
 
 from . import codec, settings
 from ._version import __version__
-from .config import Limits
+from .config import PROFILES, Limits
+from .core.facts import Fact, IdentityTaken
 from .core.messages import Answer, Call
 from .core.values import IdSource, JobId
 from .draft import Draft
 from .enqueuing import Enqueuing
 from .errors import NotRunning, ParamsInvalid, TaskNotFound
+from .events import BUFFER_MAX_COUNT, Events, event_of
 from .forms import task
 from .loader import load
 from .runtime.driver import Driver, Setup
 from .runtime.handlers import Handler
+from .runtime.network import Site
 from .task import Task, running_nodes
+from .views import MemberView
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+MEMBERS_PATIENCE_S = 10.0
+"""How long another thread waits for a turn of the node's loop."""
 
 COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white", "grey", "gray", "bold")
 """The origin's colours, which its `log` took in the place of a severity."""
@@ -53,9 +61,13 @@ class Node(Enqueuing):
         tasks: a folder or file, a module, a task, or an iterable of those.
         name: shown to people; default: host and process id.
         bind: where to listen; default: loopback, a free port.
+        join: endpoints of nodes to reach, also with names; default: the nodes of this user on this host.
+        advertise: where others reach this node, if that is not where it is bound.
+        profile: how fast members notice things: "fast", "lan" (the default) or "wan"; the same for all.
         cluster: nodes with the same one work together; default: from the project.
         workers: jobs run at once; 0: none. Default 8.
         drain_timeout: seconds that work gets to end when the node stops. Default 30.
+        stuck_after: seconds without a turn of its loop after which others give the node up. Default 60.
         max_jobs, max_bytes, max_payload: limits; beyond them an enqueue is refused.
         runtime_dir: where processes find one another; default: the user's own.
         insecure: allow a bind that others than this host can reach.
@@ -70,9 +82,13 @@ class Node(Enqueuing):
         *,
         name: str | None = None,
         bind: str | None = None,
+        join: str | Iterable[str] | None = None,
+        advertise: str | None = None,
+        profile: str | None = None,
         cluster: str | None = None,
         workers: int | None = None,
         drain_timeout: float | None = None,
+        stuck_after: float | None = None,
         max_jobs: int | None = None,
         max_bytes: int | None = None,
         max_payload: int | None = None,
@@ -82,9 +98,13 @@ class Node(Enqueuing):
         self.settings = settings.resolve(
             name=name,
             bind=bind,
+            join=join if join is None or isinstance(join, str) else list(join),
+            advertise=advertise,
+            profile=profile,
             cluster=cluster,
             workers=workers,
             drain_timeout=drain_timeout,
+            stuck_after=stuck_after,
             max_jobs=max_jobs,
             max_bytes=max_bytes,
             max_payload=max_payload,
@@ -100,7 +120,9 @@ class Node(Enqueuing):
         self._handlers: dict[str, Handler] = {}
         self._driver: Driver | None = None
         self._thread: threading.Thread | None = None
-        self._served: asyncio.Event | None = None
+        self._stopped: asyncio.Event | None = None
+        self._stopping: asyncio.Task[int] | None = None  # once this node has to stop by itself
+        self._events: weakref.WeakSet[Events] = weakref.WeakSet()
         given = self.settings.tasks or () if tasks is None else tasks
         several = isinstance(given, Iterable) and not isinstance(given, str | Mapping)
         self.set_tasks(cast("Iterable[Any]", given) if several else [given])
@@ -174,11 +196,22 @@ class Node(Enqueuing):
         if self._driver is not None:
             raise NotRunning(f"node {self.name} has been started before: make a new one")
         it = self.settings
-        limits = Limits(jobs_max=it.max_jobs, jobs_max_bytes=it.max_bytes, payload_max_bytes=it.max_payload)
-        setup = Setup(
-            it.name, it.cluster, it.bind, it.workers, it.runtime_dir, limits, __version__, self, self._bad_params
+        driver = Driver(
+            Setup(
+                site=Site(it.name, it.cluster, it.bind, it.join, it.advertise, it.runtime_dir, __version__),
+                workers=it.workers,
+                limits=Limits(jobs_max=it.max_jobs, jobs_max_bytes=it.max_bytes, payload_max_bytes=it.max_payload),
+                profile=PROFILES[it.profile],
+                stuck_after_ms=round(it.stuck_after * 1000),
+                node=self,
+                boundary=self._bad_params,
+                on_fact=self._on_fact,
+                heard=lambda: bool(self._events),
+            ),
+            self._handlers,
+            self._log,
         )
-        driver = Driver(setup, self._handlers, self._log)
+        self._stopped = asyncio.Event()
         await driver.start([it.spec for it in self._tasks.values()])
         self._driver = driver
         running_nodes.append(self)
@@ -197,11 +230,23 @@ class Node(Enqueuing):
         finally:
             if self in running_nodes:
                 running_nodes.remove(self)
-            if self._served is not None:
-                self._served.set()
+            for events in self._events:
+                events.end()
+            if self._stopped is not None:
+                self._stopped.set()
         if lost:
             self._log.warning("! node %s stopped with %d jobs that will not run", self.name, lost)
         return lost
+
+    async def wait_stopped(self) -> None:
+        """Until the node has stopped, for whatever reason; on the loop it was started on.
+
+        Raises:
+            NotRunning: it has not been started.
+        """
+        self._running()
+        assert self._stopped is not None
+        await self._stopped.wait()
 
     def start(self) -> None:
         """Start it from synchronous code, on a loop of its own in a thread of its own.
@@ -227,19 +272,94 @@ class Node(Enqueuing):
         return lost
 
     async def _serve(self, ready: concurrent.futures.Future[None]) -> None:
-        self._served = asyncio.Event()
         try:
             await self._open()
         except BaseException as error:
             ready.set_exception(error)
             return
         ready.set_result(None)
-        await self._served.wait()
+        await self.wait_stopped()
 
     def take_id(self) -> JobId:
         """A new job id; from any thread."""
         with self._ids_lock:
             return self._ids.take()
+
+    # --- members and events ---------------------------------------------------------------------------------------
+
+    def members(self) -> list[MemberView]:
+        """Who is in the cluster, as this node believes now: dead and departed members as long as they are remembered.
+
+        From another thread than that of the node's loop it waits for a turn of that loop.
+
+        Raises:
+            NotRunning: the node does not run.
+            TimeoutError: from another thread: the node's loop is blocked.
+        """
+        driver = self._running()
+        if driver.is_here:
+            return self._members(driver)
+        found: concurrent.futures.Future[list[MemberView]] = concurrent.futures.Future()
+
+        def look() -> None:
+            try:
+                found.set_result(self._members(driver))
+            except BaseException as error:
+                found.set_exception(error)
+
+        try:
+            driver.loop.call_soon_threadsafe(look)
+        except RuntimeError:  # its loop is closed
+            raise NotRunning(f"node {self.name} is not running") from None
+        return found.result(MEMBERS_PATIENCE_S)
+
+    def _members(self, driver: Driver) -> list[MemberView]:
+        return [MemberView.of(status, driver.me) for status in driver.members()]
+
+    @property
+    def owner(self) -> MemberView | None:
+        """The member that holds the delayed queue, as this node believes; None while nobody does. See `members`."""
+        return next((member for member in self.members() if member.owner), None)
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether this node holds the delayed queue. See `members`."""
+        owner = self.owner
+        return owner is not None and owner.is_me
+
+    def events(self, buffer: int = BUFFER_MAX_COUNT) -> Events:
+        """What happens from now on: to members, to this node, and to the jobs and tasks that it is in charge of.
+
+        Args:
+            buffer: so many unread events are kept; then the oldest are dropped, and `EventsDropped` says how many.
+
+        Raises:
+            NotRunning: the node does not run.
+        """
+        driver = self._running()
+        events = Events(buffer)
+        if driver.is_here:
+            self._add_events(driver, events)
+        else:
+            driver.loop.call_soon_threadsafe(self._add_events, driver, events)
+        return events
+
+    def _add_events(self, driver: Driver, events: Events) -> None:
+        if self not in running_nodes:
+            events.end()
+        else:
+            self._events.add(events)
+            driver.listen()
+
+    def _on_fact(self, fact: Fact) -> None:
+        """What the engine tells; on the loop."""
+        if self._events:
+            event = event_of(fact)
+            if event is not None:
+                for events in self._events:
+                    events.push(event)
+        if isinstance(fact, IdentityTaken) and self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self.aclose(0))
 
     # --- the hub --------------------------------------------------------------------------------------------------
 

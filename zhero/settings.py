@@ -31,12 +31,15 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, cast
 
-from .config import BOUNDS, CLUSTER_PATTERN, NAME_MAX_LENGTH, Limits
+from .config import BOUNDS, CLUSTER_PATTERN, NAME_MAX_LENGTH, PROFILES, STUCK_AFTER_MS, Limits
 from .errors import ConfigError
-from .runtime.discovery import address_of
+from .runtime.discovery import ANY_HOST, PORT_MAX, address_of
+from .runtime.reach import is_ip
 
 PREFIX = "ZHERO_"
 JOIN_MAX_COUNT = 100
+STUCK_AFTER_S = (2, 24 * 3600)
+"""Least and most of `stuck_after`; below it a loop is merely lagging."""
 TITLE_MAX_LENGTH = 60
 """Characters of a project's name that its cluster's name keeps."""
 
@@ -51,7 +54,12 @@ class Settings:
         bind: where the node listens; port 0: a free one.
         cluster: nodes with the same one work together.
         workers: jobs run at once here; 0: none, others run them.
-        join: endpoints of nodes to reach; empty: those of this user on this host.
+        join: endpoints of nodes to reach, also with names (each address of one is tried); empty: those of this user on
+            this host.
+        advertise: where others reach this node, if that is not where it is bound (a proxy, a container's host); its
+            beats one port above. Port 0: the ports that are bound.
+        profile: how fast members notice things: "fast", "lan" or "wan". All members need the same.
+        stuck_after: seconds without a turn of the event loop after which others give this node up.
         drain_timeout: seconds that running jobs get to finish when the node stops.
         max_jobs: live jobs that are held; beyond it `QueueFull`.
         max_bytes: bytes of their params; the same.
@@ -67,6 +75,9 @@ class Settings:
     cluster: str
     workers: int
     join: tuple[str, ...]
+    advertise: str | None
+    profile: str
+    stuck_after: float
     drain_timeout: float
     max_jobs: int
     max_bytes: int
@@ -105,6 +116,7 @@ def resolve(**given: object) -> Settings:
             raise ConfigError(f"{name} = {raw!r} ({origins[name]}): must be {wrong}") from None
     settings = Settings(**values, origins=origins)
     _refuse_open_door(settings)
+    _refuse_unknown_port(settings)
     return settings
 
 
@@ -119,6 +131,9 @@ def _defaults(project: _Project) -> dict[str, Any]:
         "cluster": f"{title}-{place}",
         "workers": 8,
         "join": (),
+        "advertise": None,
+        "profile": "lan",
+        "stuck_after": STUCK_AFTER_MS / 1000,
         "drain_timeout": 30.0,
         "max_jobs": limits.jobs_max,
         "max_bytes": limits.jobs_max_bytes,
@@ -137,6 +152,17 @@ def _refuse_open_door(settings: Settings) -> None:
         "jobs, since nodes can't keep strangers out yet (a secret that does comes with a later version). "
         "Bind to tcp://127.0.0.1:PORT, or, in a network that you trust wholly, set insecure = true"
     )
+
+
+def _refuse_unknown_port(settings: Settings) -> None:
+    """Nobody can lead a port to one that is chosen only at the start."""
+    _, port = address_of(settings.bind) or ("", 0)
+    _, advertised = address_of(settings.advertise or "") or ("", 0)
+    if advertised and not port:
+        raise ConfigError(
+            f"advertise = {settings.advertise!r} ({settings.origins['advertise']}): names a port, and bind = "
+            f"{settings.bind!r} takes any free one. Bind to a port too, or advertise port 0: the one that is bound"
+        )
 
 
 # --- where settings come from -------------------------------------------------------------------------------------
@@ -249,7 +275,7 @@ def _integer(name: str, raw: object, base: Path) -> int:
 
 
 def _seconds(name: str, raw: object, base: Path) -> float:
-    least, most = BOUNDS[name]
+    least, most = BOUNDS.get(name, STUCK_AFTER_S)
     span = raw.total_seconds() if isinstance(raw, timedelta) else raw
     if isinstance(span, int | float) and not isinstance(span, bool) and least <= span <= most:
         return float(span)
@@ -264,9 +290,22 @@ def _flag(name: str, raw: object, base: Path) -> bool:
 
 def _bind(name: str, raw: object, base: Path) -> str:
     host, _ = (isinstance(raw, str) and address_of(raw)) or ("", 0)
-    if isinstance(raw, str) and (host in ("*", "localhost") or _is_ip(host)):
+    if isinstance(raw, str) and (host in ("*", "localhost") or is_ip(host)):
         return raw
     raise _Wrong("an address of this host, as tcp://127.0.0.1:7040 (port 0: a free one)")
+
+
+def _advertise(name: str, raw: object, base: Path) -> str:
+    host, port = (isinstance(raw, str) and address_of(raw)) or ("", 0)
+    if isinstance(raw, str) and host and host not in ANY_HOST and port < PORT_MAX:
+        return raw
+    raise _Wrong("where others reach this node, as tcp://203.0.113.5:7040")
+
+
+def _profile(name: str, raw: object, base: Path) -> str:
+    if isinstance(raw, str) and raw in PROFILES:
+        return raw
+    raise _Wrong(f"one of {', '.join(PROFILES)}")
 
 
 def _endpoints(name: str, raw: object, base: Path) -> tuple[str, ...]:
@@ -296,14 +335,6 @@ def _list(raw: object, of: type[Any] | UnionType) -> list[Any] | None:
     """One value or several, as a list; None: some are of another type."""
     listed = [*cast("Iterable[object]", raw)] if isinstance(raw, list | tuple) else [raw]
     return listed if all(isinstance(it, of) for it in listed) else None
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_reachable(endpoint: str) -> bool:
@@ -342,6 +373,9 @@ READERS: dict[str, Callable[[str, object, Path], object]] = {
     "cluster": _cluster,
     "workers": _integer,
     "join": _endpoints,
+    "advertise": _advertise,
+    "profile": _profile,
+    "stuck_after": _seconds,
     "drain_timeout": _seconds,
     "max_jobs": _integer,
     "max_bytes": _integer,

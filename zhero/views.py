@@ -109,6 +109,11 @@ class MemberView:
         slots: jobs that it runs at once.
         busy: jobs that it holds now.
         tasks: names of those that it can run.
+        standing: "alive", "suspect", "dead" or "left".
+        joined: its join number; the member with the lowest is the oldest.
+        lagging: alive, but its event loop is late.
+        silent_ms: how long ago it was last heard.
+        is_me: whether it is the node that was asked, where that is one in this process.
     """
 
     id: str
@@ -120,9 +125,15 @@ class MemberView:
     slots: int
     busy: int
     tasks: tuple[str, ...]
+    standing: str = "alive"
+    joined: int = 1
+    lagging: bool = False
+    silent_ms: int = 0
+    is_me: bool = False
 
     @classmethod
-    def of(cls, status: MemberStatus) -> MemberView:
+    def of(cls, status: MemberStatus, me: Life | None = None) -> MemberView:
+        """The view of what the core tells. `me`: the node in this process."""
         member = status.member
         return cls(
             id=member.life.node.hex(),
@@ -134,6 +145,11 @@ class MemberView:
             slots=status.slots,
             busy=status.busy,
             tasks=tuple(status.tasks),
+            standing=status.standing.value,
+            joined=status.joined,
+            lagging=status.lagging,
+            silent_ms=status.silent_ms,
+            is_me=member.life == me,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -102,6 +102,14 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--tasks", action="append", metavar="DIR", help="load tasks from here; default: tasks")
     run.add_argument("--name", help="of the node, for people; default: host and process id")
     run.add_argument("--bind", metavar="ENDPOINT", help="listen here; default: a free port of 127.0.0.1")
+    run.add_argument(
+        "--join",
+        action="append",
+        metavar="ENDPOINT",
+        help="a node of the cluster, as tcp://10.0.0.7:7040; again for more; default: yours on this host",
+    )
+    run.add_argument("--advertise", metavar="ENDPOINT", help="where others reach it, if that is not where it listens")
+    run.add_argument("--profile", metavar="NAME", help="how fast members notice things: fast, lan (the default) or wan")
     run.add_argument("--workers", type=_number, metavar="COUNT", help="jobs run at once; 0: none, others run them")
     run.add_argument(
         "--drain-timeout", type=_number, metavar="SECONDS", help="how long running jobs may go on when it stops"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import settings
-from ..errors import ConfigError, TaskError, ZheroError
+from ..errors import ConfigError, NotRunning, TaskError, ZheroError
 from ..loader import Reloader
 from ..node import COLOURS, Node
 from .output import say
@@ -79,9 +79,14 @@ async def _serve(args: argparse.Namespace, logger: logging.Logger) -> int:
     with _signals() as (stopping, at_once):
         async with node:
             watching = asyncio.ensure_future(_reload(node, reloader, logger)) if reloader is not None else None
-            await stopping.wait()
-            if watching is not None:
-                watching.cancel()
+            told = asyncio.ensure_future(stopping.wait())
+            by_itself = asyncio.ensure_future(node.wait_stopped())
+            await asyncio.wait([told, by_itself], return_when=asyncio.FIRST_COMPLETED)
+            for ending in (watching, told, by_itself):
+                if ending is not None:
+                    ending.cancel()
+            if not stopping.is_set():
+                raise NotRunning(f"node {node.name} has stopped by itself; its log says why")
             logger.info("· draining: running jobs finish; once more to stop at once")
             draining = asyncio.ensure_future(node.aclose(args.drain_timeout))
             hurry = asyncio.ensure_future(at_once.wait())
@@ -134,7 +139,8 @@ def _node(args: argparse.Namespace) -> tuple[Node, Reloader | None]:
     """The node to run; with --reload, what looks for changes of its task files."""
     sys.path.insert(0, str(Path.cwd()))  # so that task files and applications import one another by their own names
     given: dict[str, Any] = {
-        name: getattr(args, name) for name in ("tasks", "name", "bind", "cluster", "workers", "insecure")
+        name: getattr(args, name)
+        for name in ("tasks", "name", "bind", "join", "advertise", "profile", "cluster", "workers", "insecure")
     }
     if args.node is None:
         paths = settings.resolve(tasks=args.tasks).tasks or (Path("tasks"),)

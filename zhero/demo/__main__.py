@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import io
 import os
 import platform
@@ -87,6 +88,8 @@ def _demo(options: argparse.Namespace, folder: Path, screen: Screen) -> Verdict:
     screen.line(f"{len(paths)} files of Python {platform.python_version()} in {root}; one node, {cores()} workers")
     with shown_log("zhero", screen):
         taken = asyncio.run(run_on_one_node(order, screen))
+    # What the node leaves is taken away now: in a collection amid the loop, Python would lose a Ctrl-C.
+    gc.collect()
     # Afterwards and outside of the loop: the two do not share the cores, and Ctrl-C ends it at once.
     started_s = time.perf_counter()
     with screen.bar("analysed in a plain loop", len(paths)) as advance:

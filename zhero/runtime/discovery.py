@@ -33,6 +33,7 @@ from ..core.values import NodeId
 from ..errors import RuntimeDirInvalid
 
 CONNECT_TIMEOUT_S = 0.25
+PORT_MAX = 65_535
 SUFFIX = ".json"
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}
 """Where to reach what listens on every address."""
@@ -81,9 +82,20 @@ def runtime_dir(override: str | Path | None = None) -> Path:
 def address_of(endpoint: str) -> tuple[str, int] | None:
     """Host and port of "tcp://host:port" (an IPv6 host without its brackets), or None if it is no such thing."""
     found = re.fullmatch(r"tcp://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+|\*)):([0-9]{1,5})", endpoint)
-    if found is None or int(found[3]) > 65535:
+    if found is None or int(found[3]) > PORT_MAX:
         return None
     return found[1] or found[2], int(found[3])
+
+
+def endpoint_of(host: str, port: int) -> str:
+    """The reverse: "tcp://host:port"."""
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def nearby(endpoint: str) -> str:
+    """Where to connect to what a node on this host has bound."""
+    host, port = address_of(endpoint) or ("", 0)
+    return endpoint_of(ANY_HOST.get(host, host), port)
 
 
 def is_gone(entry: Entry) -> bool:
@@ -146,6 +158,15 @@ class Directory:
         except OSError as error:
             raise RuntimeDirInvalid(f"can't write {file}: {error.strerror}; {ELSEWHERE}") from error
         self._announced = entry
+
+    def renew(self) -> None:
+        """Show this node again if its file is gone: places for temporary files are tidied up now and then.
+
+        Raises:
+            RuntimeDirInvalid: the entry can't be written.
+        """
+        if self._announced is not None and not self._file(self._announced.node).exists():
+            self.announce(self._announced)
 
     def withdraw(self) -> None:
         """Take back what was announced, if anything. Never raises: a file that stays behind is found stale."""

@@ -5,8 +5,11 @@ with it; no thread, no hop. What the executor reports goes through the engine on
 turn is one callback of the loop, asked for by whoever has something (`wake`). One timer of the loop stands for all that
 waits for a time in the engine, and is moved only when the next deadline has.
 
-Callers in other threads leave their calls in a deque and ring once per batch. A caller that never lets the loop turn
-(a hundred thousand enqueues in a row) is made to, every so many calls.
+Callers in other threads leave their calls in a `Mailbox`. A caller that never lets the loop turn (a hundred thousand
+enqueues in a row) is made to, every so many calls.
+
+What others are to know of this node is left with the heart (`_show`), which publishes it also while the loop is
+blocked; each turn leaves a mark there.
 
 State: reply references -> futures of those who wait; the timer. Bound: one future per caller.
 """
@@ -16,44 +19,51 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import functools
 import logging
 import os
 import random
-from collections import deque
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..config import Limits
+from ..config import Limits, Profile
 from ..core.effects import Effect, Reply, Send, Start, Stop, Tell
 from ..core.engine import Engine
+from ..core.facts import Fact
 from ..core.messages import (
     Answer,
+    Beat,
     Call,
     Enqueue,
     Frame,
     Leave,
     Left,
+    MemberStatus,
     Message,
     Refusal,
     Refused,
     Request,
     Response,
 )
-from ..core.values import Life, Member, NodeId, TaskSpec
+from ..core.values import Life, Member, NodeId, Standing, TaskSpec
 from ..errors import Bug, NotRunning
 from ..lines import line
 from .clock import Clock
-from .discovery import Directory, Entry, runtime_dir
 from .executor import Executor
 from .handlers import Handler
-from .heart import Heart
-from .transport import Transport
+from .heart import Heart, Pulse
+from .mailbox import Mailbox
+from .network import Network, Site
 
 CALLS_PER_TURN = 100
 """After so many calls without a turn of the loop, the caller has to wait for one."""
+
+SHOW_EVERY_MS = 20
+"""At most so often the heart is given a new snapshot, however many turns there are."""
+
+BEATS_TURN_S = 0.03
+"""How long after a beat a turn follows, if it was without effect; a deadline it brought nearer is late by so much."""
 
 Check = Callable[[str, bytes], str | None]
 """Task name, encoded params -> what is wrong with them."""
@@ -61,17 +71,23 @@ Check = Callable[[str, bytes], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a driver is given. `boundary`: params of jobs that come from outside are checked with it."""
+    """What a driver is given.
 
-    name: str
-    cluster: str
-    bind: str
+    Attributes:
+        boundary: params of jobs that come from outside are checked with it.
+        on_fact: called on the loop with all that the engine tells.
+        heard: whether anybody wants to know of single jobs, besides the log.
+    """
+
+    site: Site
     workers: int
-    runtime_dir: Path | None
     limits: Limits
-    version: str
+    profile: Profile
+    stuck_after_ms: int
     node: Any
     boundary: Check
+    on_fact: Callable[[Fact], None]
+    heard: Callable[[], bool]
 
 
 class Driver:
@@ -89,20 +105,22 @@ class Driver:
         self._turn_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_ms: int | None = None
-        self._from_threads: deque[tuple[Call, concurrent.futures.Future[Answer]]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._rung = False
+        self._beats_timer: asyncio.TimerHandle | None = None
+        self._mailbox = Mailbox(self.ask, self._not_running)
         self._running = False
         self._stopped = asyncio.Event()
         self._capacity = -1
+        self._shown_at_ms = 0
+        self._shown: object = None  # what others are to know at once, as the heart has it
         self._life = Life(NodeId(os.urandom(16)), self.clock.now_ms(), 0)
-        self._transport = Transport(setup.cluster, self._receive)
+        self._rng = random.Random()
+        self._network = Network(setup.site, self._life, self, logger, self._rng)
         self._executor = Executor(
             setup.workers,
             handlers,
             self.wake,
             node=setup.node,
-            rng=random.Random(),
+            rng=self._rng,
             logger=logger,
             result_max_bytes=setup.limits.payload_max_bytes,
         )
@@ -115,32 +133,30 @@ class Driver:
         Raises:
             BindFailed, RuntimeDirInvalid: and how to mend it.
         """
-        setup = self._setup
+        setup, site = self._setup, self._setup.site
         self._loop = asyncio.get_running_loop()
-        directory = Directory(runtime_dir(setup.runtime_dir), setup.cluster)
-        endpoint = self._transport.open(setup.bind, self._life)
-        member = Member(self._life, setup.name, endpoint, os.getpid(), setup.version)
-        try:
-            entry = Entry(
-                self._life.node, self._life.boot, setup.name, endpoint, member.pid, setup.version, self._life.boot
-            )
-            directory.announce(entry)
-        except BaseException:
-            self._transport.close()
-            raise
-        self._directory = directory
-        self._engine = Engine(member, setup.limits, self.clock.now_ms())
+        self._thread = threading.get_ident()
+        member, seeds = await self._network.open()
+        now_ms = self.clock.now_ms()
+        self._engine = Engine(member, setup.limits, now_ms, self._rng, profile=setup.profile, seeds=seeds)
         self._executor.open()
-        self._heart = Heart(self._loop, self._log, self._executor.who)
+        pulse = Pulse(self._network.publisher, setup.profile.beat_ms, self._show, setup.stuck_after_ms)
+        self._heart = Heart(self._loop, self._log, self._executor.who, pulse=pulse)
         self._heart.start()
         self._running = True
+        self._mailbox.open()
+        self._network.listen()
+        self._log.info(
+            "· node %s at=%s cluster=%s workers=%d seeds=%d",
+            *(site.name, member.endpoint, site.cluster, setup.workers, len(seeds)),
+        )
         self.define(specs)
         self._turn()  # the engine knows the executor's room before the first call comes
         return member
 
     def define(self, specs: list[TaskSpec]) -> None:
         """These are the tasks from now on; running jobs keep the code they have."""
-        self._listen()
+        self.listen()
         self._executor.renew_children()
         self._carry_out(self._engine.define(specs, self.clock.now_ms()))
         self.wake()
@@ -153,7 +169,7 @@ class Driver:
         Returns:
             How many accepted jobs will not run.
         """
-        self._directory.withdraw()
+        self._network.leave()
         try:
             answer = await self.ask(Leave(max(0, round(drain_s * 1000))))
         finally:
@@ -167,32 +183,55 @@ class Driver:
             await self._stopped.wait()
             return
         self._running = False
-        for handle in (self._turn_handle, self._timer):
+        for handle in (self._turn_handle, self._timer, self._beats_timer):
             if handle is not None:
                 handle.cancel()
         self._heart.stop()
         try:
             await self._executor.close()
         finally:
-            self._transport.close()
             for future in self._futures.values():
                 if not future.done():
                     future.set_exception(self._not_running())
                     future.exception()  # not everybody who asked still looks
             self._futures.clear()
-            self._take_from_threads()
-            for task in self._tasks:
-                task.cancel()
-            self._stopped.set()
+            self._mailbox.close()
+            try:
+                await self._network.close()
+            finally:
+                self._stopped.set()
+            dropped = self._network.dropped()
+            if dropped:
+                self._log.info("· dropped %s", " ".join(f"{why!r}={count}" for why, count in dropped.items()))
 
     def _not_running(self) -> NotRunning:
-        return NotRunning(f"node {self._setup.name} is not running")
+        return NotRunning(f"node {self._setup.site.name} is not running")
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         return self._loop
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller is on the thread of the loop."""
+        return threading.get_ident() == self._thread
+
+    @property
+    def me(self) -> Life:
+        """This node, in its present life; on the loop."""
+        return self._engine.me.life
+
+    def members(self) -> list[MemberStatus]:
+        """Who is here, as this node believes; on the loop.
+
+        Raises:
+            NotRunning: the node has stopped.
+        """
+        if not self._running:
+            raise self._not_running()
+        return self._engine.members(self.clock.now_ms())
 
     async def ask(self, call: Call) -> Answer:
         """Put a call to the engine; on the driver's loop only.
@@ -225,47 +264,7 @@ class Driver:
 
     def ask_soon(self, call: Call) -> concurrent.futures.Future[Answer]:
         """The same from any thread; the future has the answer, and cancelling it is giving up."""
-        future: concurrent.futures.Future[Answer] = concurrent.futures.Future()
-        if not self._running:
-            future.set_exception(self._not_running())
-            return future
-        self._from_threads.append((call, future))
-        if not self._rung:
-            self._rung = True
-            try:
-                self._loop.call_soon_threadsafe(self._take_from_threads)
-            except RuntimeError:  # the loop was closed between our look and now
-                self._take_from_threads()
-        return future
-
-    def _take_from_threads(self) -> None:
-        self._rung = False
-        while self._from_threads:
-            call, future = self._from_threads.popleft()
-            if self._running:
-                task = self._loop.create_task(self._answer_thread(call, future))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-                future.add_done_callback(functools.partial(self._on_thread_gave_up, task))
-            else:
-                with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled meanwhile
-                    future.set_exception(self._not_running())
-
-    async def _answer_thread(self, call: Call, future: concurrent.futures.Future[Answer]) -> None:
-        with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled meanwhile
-            try:
-                answer = await self.ask(call)
-            except asyncio.CancelledError:
-                future.set_exception(self._not_running())
-            except Exception as error:
-                future.set_exception(error)
-            else:
-                future.set_result(answer)
-
-    def _on_thread_gave_up(self, task: asyncio.Task[None], future: concurrent.futures.Future[Answer]) -> None:
-        if future.cancelled():
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
-                self._loop.call_soon_threadsafe(task.cancel)
+        return self._mailbox.put(call)
 
     def waiting(self) -> contextlib.AbstractAsyncContextManager[None]:
         """While a job awaits another, its slot is another's."""
@@ -286,10 +285,11 @@ class Driver:
         """Hand on what the executor has done, let time pass, and see when time matters next."""
         self._turn_handle = None
         self._calls_since_turn = 0
+        self._heart.mark()
         engine, executor, now_ms = self._engine, self._executor, self.clock.now_ms()
         started = executor.take_started()
         if started:
-            self._listen()
+            self.listen()
             self._carry_out(engine.started(started, now_ms))
         finished = executor.take_finished()
         if finished:
@@ -303,6 +303,16 @@ class Driver:
             self._carry_out(engine.tick(now_ms))
             deadline_ms = engine.deadline_ms()
         self._arm(deadline_ms)
+        if now_ms - self._shown_at_ms >= SHOW_EVERY_MS:
+            self._show()
+
+    def _show(self) -> None:
+        """Leave the heart what it is to publish."""
+        self._shown_at_ms = now_ms = self.clock.now_ms()
+        snapshot = self._engine.beat(now_ms)
+        told = (snapshot.sender, [(it.joined, it.view, it.tasks) for it in snapshot.messages if isinstance(it, Beat)])
+        self._heart.show(snapshot, news=told != self._shown)
+        self._shown = told
 
     def _arm(self, at_ms: int | None) -> None:
         if at_ms == self._timer_at_ms and self._timer is not None:
@@ -320,17 +330,60 @@ class Driver:
             self._turn_handle.cancel()
         self._turn()
 
-    def _receive(self, frame: Frame) -> None:
-        """A frame from a client: params of unknown origin are checked before anything is queued."""
+    # --- what the network brings ----------------------------------------------------------------------------------
+
+    def receive(self, frame: Frame) -> None:
+        """A frame from a member or a client; params of unknown origin are checked before anything is queued."""
+        if not self._running:
+            return
+        if any(isinstance(message, Request) for message in frame.messages):
+            frame = self._checked(frame)
+        effects = self._engine.receive(frame, self.clock.now_ms())
+        self._carry_out(effects)
+        if effects or frame.to is not None:
+            self.wake()
+        elif self._beats_timer is None:  # a beat that changes nothing; its turn is that of those that come soon after
+            self._beats_timer = self._loop.call_later(BEATS_TURN_S, self._after_beats)
+
+    def _after_beats(self) -> None:
+        self._beats_timer = None
+        self.wake()
+
+    def peer_lost(self, life: Life) -> None:
+        """A connection to that life was up, and is lost."""
+        if self._running:
+            self._take_in(self._engine.peer_lost(life, self.clock.now_ms()))
+
+    def probed(self, life: Life, refused: bool) -> None:
+        """A connect to the inbox of that life was tried."""
+        if self._running:
+            self._take_in(self._engine.probed(life, refused, self.clock.now_ms()))
+
+    def seeds(self, endpoints: list[str]) -> None:
+        """Where others may be found, as it is known now."""
+        if self._running:
+            self._take_in(self._engine.seeds(endpoints, self.clock.now_ms()))
+
+    def known(self) -> set[tuple[NodeId, int]]:
+        """Node and boot of each member that is alive."""
+        lives = [it.member.life for it in self.members() if it.standing in (Standing.ALIVE, Standing.SUSPECT)]
+        return {(life.node, life.boot) for life in lives}
+
+    def _take_in(self, effects: list[Effect]) -> None:
+        self._carry_out(effects)
+        self.wake()
+
+    def _checked(self, frame: Frame) -> Frame:
+        """A frame without the requests that make no sense; whoever sent those is told."""
         kept: list[Message] = []
         for message in frame.messages:
             why = self._bad_params(message)
             if why is not None and isinstance(message, Request):
-                self._transport.send(frame.sender, [Response(message.ref, Refused(Refusal.PARAMS_INVALID, why))])
+                response = Response(message.ref, Refused(Refusal.PARAMS_INVALID, why))
+                self._network.carry_out(Send(frame.sender, Frame(self.me, frame.sender, [response])))
             else:
                 kept.append(message)
-        self._carry_out(self._engine.receive(Frame(frame.sender, frame.to, kept), self.clock.now_ms()))
-        self.wake()
+        return replace(frame, messages=kept)
 
     def _bad_params(self, message: object) -> str | None:
         if not isinstance(message, Request) or not isinstance(message.call, Enqueue):
@@ -351,19 +404,20 @@ class Driver:
                         self._answers[effect.ref] = effect.answer
                 elif not future.done():
                     future.set_result(effect.answer)
-            elif isinstance(effect, Send):
-                self._transport.send(effect.to, effect.messages)
+            elif isinstance(effect, Tell):
+                self._tell(effect.fact)
             elif isinstance(effect, Stop):
                 if not self._executor.cancel(effect.job):
                     self._carry_out(self._engine.cannot_stop(effect.job, self.clock.now_ms()))
             else:
-                self._tell(effect)
+                self._network.carry_out(effect)
 
-    def _tell(self, effect: Tell) -> None:
-        said = line(effect.fact)
+    def _tell(self, fact: Fact) -> None:
+        said = line(fact)
         if said is not None:
             self._log.log(*said)
+        self._setup.on_fact(fact)
 
-    def _listen(self) -> None:
+    def listen(self) -> None:
         """Facts about jobs that go well are made only where somebody would read them."""
-        self._engine.listening = self._log.isEnabledFor(logging.INFO)
+        self._engine.listening = self._log.isEnabledFor(logging.INFO) or self._setup.heard()

@@ -1,11 +1,17 @@
-"""Notices a loop that is blocked, and says by which job.
+"""Beats for a loop that may be blocked, and says by which job it is.
 
-The loop leaves a mark four times a second (`turned`, from a chain of `call_later`); a small daemon thread looks twice a
-second how old it is. One warning when the mark is older than `warn_ms`, naming what is on the loop then, and one line
-when the loop turns again.
+The loop leaves a mark with each turn of the driver and four times a second (`mark`, a chain of `call_later`); a small
+daemon thread looks twice a second how old it is. One warning when the mark is older than `warn_ms`, naming what is on
+the loop then, and one line when the loop turns again. It is the loop itself that says how long it was blocked, from the
+age of its last mark: so a job that never lets the thread run either (an extension that holds the interpreter's lock) is
+reported at least afterwards.
 
-It is the loop itself that says how long it was blocked, from the age of its last mark: so a job that never lets the
-thread run either (an extension that holds the interpreter's lock) is reported at least afterwards.
+The same thread publishes: every `beat_ms` the snapshot that the loop has left (`show`), with a number and with the age
+of the mark filled in. So a member whose loop a job blocks is seen to be late, not dead. A snapshot that has news is
+published at once, but not within `NEWS_MS` of the last beat. After `stuck_after_ms` without a turn the heart falls
+silent, until the loop turns: who can do nothing must not be counted on for ever.
+
+The publisher is this thread's alone from `start` on; it is closed when the thread ends.
 """
 
 from __future__ import annotations
@@ -15,19 +21,35 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from ..config import BLOCKED_WARN_MS
+from ..config import BLOCKED_WARN_MS, STUCK_AFTER_MS
+from ..core.messages import Beat, Frame, Message
+from .beats import Publisher
 
 MARK_S = 0.25
 LOOK_S = 0.5
+NEWS_MS = 50
+"""At least so long between two beats, whatever the news."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What a heart publishes with, and how often. `on_mark`: called on the loop with each mark of the chain."""
+
+    publisher: Publisher
+    beat_ms: int
+    on_mark: Callable[[], None]
+    stuck_after_ms: int = STUCK_AFTER_MS
 
 
 class Heart:
-    """Watches one loop.
+    """Watches one loop, and beats for it.
 
     Args:
         who: what is on the loop right now, or None; called from the thread.
         warn_ms: how old the last mark must be for a warning.
+        pulse: None: it only watches.
     """
 
     def __init__(
@@ -37,44 +59,109 @@ class Heart:
         who: Callable[[], str | None],
         *,
         warn_ms: int = BLOCKED_WARN_MS,
+        pulse: Pulse | None = None,
     ) -> None:
         self._loop = loop
         self._log = logger
         self._who = who
         self._warn_s = warn_ms / 1000
-        self._turned_at = 0.0
+        self._pulse = pulse
+        self._snapshot: Frame | None = None
+        self._number = 0
+        self._stuck_of = -1.0  # the mark at which it fell silent
+        self._marked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="zhero-heart", daemon=True)
+        self._bell = threading.Event()  # news, or the end
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to watch; on the loop."""
-        self._turned_at = time.monotonic()
-        self._timer = self._loop.call_later(MARK_S, self.turned)
+        """Begin; on the loop."""
+        self._marked_at = time.monotonic()
+        self._timer = self._loop.call_later(MARK_S, self._chain)
+        self._thread = threading.Thread(target=self._live, name="zhero-heart", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End; on the loop. The thread is gone at return."""
+        """End; on the loop. The thread is gone at return, and the publisher closed."""
         if self._timer is not None:
             self._timer.cancel()
         self._stopped.set()
-        self._thread.join()
+        self._bell.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None  # not for the garbage collector, in which an interrupt can get lost
 
-    def turned(self) -> None:
+    def show(self, snapshot: Frame, *, news: bool) -> None:
+        """Publish this from now on; with news, at once. On the loop."""
+        self._snapshot = snapshot
+        if news:
+            self._bell.set()
+
+    def mark(self) -> None:
         """The loop turns: leave a mark, and say so if that was long in coming."""
         now = time.monotonic()
-        blocked_s = now - self._turned_at
-        self._turned_at = now
+        blocked_s = now - self._marked_at
+        self._marked_at = now
         if blocked_s > self._warn_s:
             self._log.warning("the event loop turns again: it was blocked for %.1f s", blocked_s)
-        self._timer = self._loop.call_later(MARK_S, self.turned)
 
-    def _watch(self) -> None:
-        warned_of = -1.0
-        while not self._stopped.wait(LOOK_S):
-            mark = self._turned_at
-            blocked_s = time.monotonic() - mark
-            if blocked_s > self._warn_s and mark != warned_of:
-                warned_of = mark
-                who = self._who() or "something that is no job"
-                self._log.warning("the event loop has been blocked for %.1f s by %s", blocked_s, who)
+    def _chain(self) -> None:
+        self.mark()
+        self._timer = self._loop.call_later(MARK_S, self._chain)
+        if self._pulse is not None:
+            self._pulse.on_mark()
+
+    # --- in the thread --------------------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        beat_s = self._pulse.beat_ms / 1000 if self._pulse is not None else LOOK_S
+        now = time.monotonic()
+        look_at, beat_at, beaten_at, warned_of = now + LOOK_S, now, 0.0, -1.0
+        try:
+            while not self._stopped.is_set():
+                now = time.monotonic()
+                news = self._bell.is_set()
+                if now >= beat_at or (news and now - beaten_at >= NEWS_MS / 1000):
+                    self._bell.clear()
+                    self._beat(now)
+                    beaten_at, beat_at, news = now, now + beat_s, False
+                if now >= look_at:
+                    warned_of = self._look(now, warned_of)
+                    look_at = now + LOOK_S
+                if news:  # too soon after the last beat: it has to wait, and the bell rings already
+                    self._stopped.wait(NEWS_MS / 1000 - (now - beaten_at))
+                elif not self._stopped.is_set():
+                    self._bell.wait(min(look_at, beat_at) - time.monotonic())
+        finally:
+            if self._pulse is not None:
+                self._pulse.publisher.close()
+
+    def _beat(self, now: float) -> None:
+        snapshot, pulse, mark = self._snapshot, self._pulse, self._marked_at
+        if pulse is None or snapshot is None:
+            return
+        age_ms = max(0, round((now - mark) * 1000))
+        if age_ms > pulse.stuck_after_ms:
+            if mark != self._stuck_of:
+                self._stuck_of = mark
+                self._log.error("! no turn of the event loop for %d s: others will give this node up", age_ms // 1000)
+            return
+        self._number += 1
+        messages: list[Message] = [
+            replace(it, number=self._number, age_ms=age_ms) if isinstance(it, Beat) else it for it in snapshot.messages
+        ]
+        try:
+            pulse.publisher.publish(Frame(snapshot.sender, None, messages))
+        except Exception:  # the thread has to live on, whatever is wrong with one snapshot
+            self._log.exception("! a beat can't be published")
+
+    def _look(self, now: float, warned_of: float) -> float:
+        """Warn of a mark that is too old, once; returns which one was warned of last."""
+        mark = self._marked_at
+        blocked_s = now - mark
+        if blocked_s <= self._warn_s or mark == warned_of:
+            return warned_of
+        who = self._who() or "something that is no job"
+        self._log.warning("the event loop has been blocked for %.1f s by %s", blocked_s, who)
+        return mark

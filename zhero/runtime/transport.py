@@ -1,58 +1,81 @@
-"""Sockets: bytes between processes, frames between the transport and the driver.
+"""Sockets: bytes between processes, frames between the transport and the network.
 
 One ROUTER hears everybody. It sets no routing ids: libzmq gives each connection a random one, which is only "this
-connection"; who speaks stands in the frame. A client, which is no member, is answered on the connection it last spoke
-on; what can't be sent is dropped (a `Send` is a wish).
-
-The socket lives on the driver's loop, watched by its descriptor and drained with plain non-blocking calls: a tenth of
-the price of `zmq.asyncio` per message. The descriptor is edge-triggered, so it is drained until it is empty, in turns
-of bounded length, and looked at again after sends.
+connection"; who speaks stands in the frame. Members are spoken to over connections of our own (`peers`), and publish
+their beats (`beats`). A client, which is no member, is answered on the connection it last spoke on; what can't be sent
+is dropped (a `Send` is a wish).
 
 Nothing that arrives can raise here: it is counted (`dropped`: why -> frames) and dropped. A frame of another cluster
-or version is answered with `Rejected`, so that a client can say what is wrong.
+or version is answered with `Rejected`, so that whoever sent it can be told what is wrong. To which life a frame speaks
+is for the engine to judge.
 
 Bounds: `FRAME_MAX_BYTES` a frame, `CLIENTS_MAX_COUNT` connections remembered; libzmq's own queues by high-water marks.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from random import Random
 
 import zmq
 
 from .. import wire
-from ..config import CLIENTS_MAX_COUNT, DRAIN_TURN_MAX_MS, FRAME_MAX_BYTES
-from ..core.messages import Frame, Message, Rejected
-from ..core.values import Life
-from ..errors import BindFailed
+from ..config import CLIENTS_MAX_COUNT
+from ..core.messages import Frame, Rejected
+from ..core.values import Life, Member
+from .beats import Listener, Publisher
+from .peers import Peers, Rejection
+from .sockets import Drops, Watch, bind, encoded, new_context, new_socket, read_parts
 
-_LINGER_MS = 200
-_BACKLOG = 1024
-_HANDSHAKE_MS = 5_000
 _QUEUED_FRAMES_MAX = 10_000
 
 
+def _ignore_life(life: Life) -> None:
+    pass
+
+
+def _ignore_rejection(endpoint: str, why: str) -> None:
+    pass
+
+
 class Transport:
-    """The inbox of one node.
+    """All sockets of one node but the one that publishes.
 
     Args:
         cluster: name of the cluster; frames of others are refused.
         receive: called on the loop with each frame.
+        lost: called with each life whose connection was up and is lost; a hint.
+        rejected: see `Peers`.
     """
 
-    def __init__(self, cluster: str, receive: Callable[[Frame], None]) -> None:
-        self.dropped: dict[str, int] = {}
+    def __init__(
+        self,
+        cluster: str,
+        receive: Callable[[Frame], None],
+        *,
+        rng: Random,
+        lost: Callable[[Life], None] = _ignore_life,
+        rejected: Rejection = _ignore_rejection,
+    ) -> None:
         self._tag = wire.cluster_tag(cluster)
         self._receive = receive
-        self._me: Life | None = None
+        self._rng = rng
+        self._lost = lost
+        self._rejected = rejected
+        self._drop = Drops()
         self._connections: dict[Life, bytes] = {}  # client -> routing id; the one silent for longest first
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._continues: asyncio.Handle | None = None
+        self._open = False
 
-    def open(self, bind: str, me: Life) -> str:
-        """Listen, on the running loop.
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Why -> how often something was dropped."""
+        return self._drop.counts
+
+    def open(self, endpoint: str, me: Life) -> str:
+        """Bind the inbox; nothing is read before `listen`.
+
+        Args:
+            me: the sender of what is said to strangers.
 
         Returns:
             The endpoint, with the port that the system chose.
@@ -61,137 +84,117 @@ class Transport:
             BindFailed: the address is in use, or not of this host.
         """
         self._me = me
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._inbox = self._context.socket(zmq.ROUTER)
-        for option, value in (
-            (zmq.LINGER, _LINGER_MS),
-            (zmq.ROUTER_MANDATORY, 1),
-            (zmq.MAXMSGSIZE, FRAME_MAX_BYTES),
-            (zmq.HANDSHAKE_IVL, _HANDSHAKE_MS),
-            (zmq.BACKLOG, _BACKLOG),
-            (zmq.SNDHWM, _QUEUED_FRAMES_MAX),
-            (zmq.RCVHWM, _QUEUED_FRAMES_MAX),
-            (zmq.TCP_KEEPALIVE, 1),
-            (zmq.IPV6, 1 if "[" in bind else 0),
-        ):
-            self._inbox.setsockopt(option, value)
+        self._context = new_context()
+        self._inbox = new_socket(self._context, zmq.ROUTER, send_max=_QUEUED_FRAMES_MAX, receive_max=_QUEUED_FRAMES_MAX)
+        self._inbox.setsockopt(zmq.ROUTER_MANDATORY, 1)
         try:
-            self._inbox.bind(bind)
-        except zmq.ZMQError as error:
+            bound = bind(self._inbox, endpoint, "can't listen at")
+        except BaseException:
             self._inbox.close(0)
             self._context.term()
-            reason = error.strerror or str(error)
-            raise BindFailed(
-                f"can't listen at {bind}: {reason}; choose another port, or port 0 for a free one"
-            ) from error
-        endpoint = self._inbox.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._loop = asyncio.get_running_loop()
-        self._descriptor = int(self._inbox.getsockopt(zmq.FD))
-        self._loop.add_reader(self._descriptor, self._drain)
-        return endpoint
+            raise
+        return bound
+
+    def publisher(self, endpoint: str) -> Publisher:
+        """What publishes for this node; the caller's to close, before `term`.
+
+        Raises:
+            BindFailed: the endpoint is in use.
+        """
+        return Publisher(self._context, self._tag, endpoint)
+
+    def listen(self) -> None:
+        """Read what arrives, on the running loop."""
+        self._peers = Peers(self._context, self._tag, self._rng, self._drop, self._rejected)
+        self._listener = Listener(self._context, self._tag, self._rng, self._drop, self._receive, self._lost)
+        self._watch = Watch(self._inbox, self._read)
+        self._open = True
 
     def close(self) -> None:
-        """Stop listening; what has been said gets a moment to leave."""
-        if self._loop is None:
-            return
-        self._loop.remove_reader(self._descriptor)
-        if self._continues is not None:
-            self._continues.cancel()
+        """Close all sockets; what has been said gets a moment to leave, until `term` returns."""
+        if self._open:
+            self._open = False
+            self._watch.close()
+            self._listener.close()
+            self._peers.close()
+            self._connections.clear()
         self._inbox.close()
-        self._context.term()
-        self._loop = None
-        self._connections.clear()
 
-    def send(self, to: Life, messages: list[Message]) -> None:
-        """Say something to a client that has spoken to us."""
-        connection = self._connections.get(to)
-        if connection is None or self._loop is None:
-            self._count("unknown receiver")
+    def term(self) -> None:
+        """Wait until what has been said has left, or its moment is over. Any thread; after `close`."""
+        self._context.term()
+
+    # --- out ------------------------------------------------------------------------------------------------------
+
+    def connect(self, member: Member) -> None:
+        """There will be frames for this member, and its beats are wanted; again: with other endpoints."""
+        if self._open:
+            self._connections.pop(member.life, None)
+            self._peers.connect(member.life, member.endpoint)
+            if member.beats:
+                self._listener.connect(member.life, member.beats)
+
+    def disconnect(self, life: Life) -> None:
+        """No more of this one."""
+        if self._open:
+            self._peers.disconnect(life)
+            self._listener.disconnect(life)
+
+    def knock(self, endpoint: str, frame: Frame) -> None:
+        """Say this to whoever listens there."""
+        if self._open:
+            self._peers.knock(endpoint, frame)
+
+    def send(self, to: Life, frame: Frame) -> None:
+        """Say this to a connected member, or to a client that has spoken to us."""
+        if not self._open:
             return
-        assert self._me is not None
-        for frame in _frames(self._me, to, messages, self._tag):
-            self._put(connection, frame, to)
-        self._look_again()
+        if to in self._peers:
+            self._peers.send(to, frame)
+            return
+        connection = self._connections.get(to)
+        if connection is None:
+            self._drop("unknown receiver")
+            return
+        for data in encoded(frame, self._tag, self._drop):
+            self._put(connection, data, to)
+        self._watch.look_again()
 
     def _put(self, connection: bytes, data: bytes, to: Life) -> None:
         try:
             self._inbox.send(connection, zmq.SNDMORE | zmq.NOBLOCK)
             self._inbox.send(data, zmq.NOBLOCK)
         except zmq.Again:
-            self._count("receiver is slow")
+            self._drop("receiver is slow")
         except zmq.ZMQError:
-            self._count("receiver is gone")
+            self._drop("receiver is gone")
             self._connections.pop(to, None)
 
-    def _look_again(self) -> None:
-        """A send may have swallowed the edge that announces what has arrived."""
-        if self._continues is None and self._loop is not None:
-            self._continues = self._loop.call_soon(self._drain)
+    # --- in -------------------------------------------------------------------------------------------------------
 
-    def _drain(self) -> None:
-        """Read all that has arrived, for a bounded time."""
-        self._continues = None
-        receive, until = self._inbox.recv, time.monotonic() + DRAIN_TURN_MAX_MS / 1000
-        while time.monotonic() < until:
-            try:
-                connection = receive(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            data, more = self._rest()
-            if more:
-                self._count("extra parts")
-            elif data:
-                self._take(connection, data)
-            if self._loop is None:  # closed by what was read
-                return
-        self._look_again()
-
-    def _rest(self) -> tuple[bytes, bool]:
-        """The one part that belongs behind a routing id, and whether there was more (read and thrown away)."""
-        if not self._inbox.getsockopt(zmq.RCVMORE):
-            return b"", False
-        data = self._inbox.recv()
-        more = False
-        while self._inbox.getsockopt(zmq.RCVMORE):
-            self._inbox.recv()
-            more = True
-        return data, more
+    def _read(self) -> None:
+        """One message: the routing id of its connection, then one part."""
+        connection, *parts = read_parts(self._inbox, 2)
+        if len(parts) > 1:
+            self._drop("extra parts")
+        elif parts and parts[0]:
+            self._take(connection, parts[0])
 
     def _take(self, connection: bytes, data: bytes) -> None:
         try:
             frame = wire.decode(data, self._tag)
         except wire.WireError as error:
-            self._count(type(error).__name__)
+            self._drop(type(error).__name__)
             if not isinstance(error, wire.WireInvalid):
                 self._reject(connection, str(error))
             return
-        if frame.to is not None and frame.to != self._me:
-            self._count("for another life")
-            return
-        self._connections.pop(frame.sender, None)
-        self._connections[frame.sender] = connection
-        if len(self._connections) > CLIENTS_MAX_COUNT:
-            del self._connections[next(iter(self._connections))]
+        if frame.sender not in self._peers:
+            self._connections.pop(frame.sender, None)
+            self._connections[frame.sender] = connection
+            if len(self._connections) > CLIENTS_MAX_COUNT:
+                del self._connections[next(iter(self._connections))]
         self._receive(frame)
 
     def _reject(self, connection: bytes, why: str) -> None:
-        assert self._me is not None
         data = wire.encode(Frame(self._me, None, [Rejected(why)]), self._tag)
         self._put(connection, data, self._me)
-
-    def _count(self, why: str) -> None:
-        self.dropped[why] = self.dropped.get(why, 0) + 1
-
-
-def _frames(me: Life, to: Life, messages: list[Message], tag: bytes) -> list[bytes]:
-    """One frame with all messages, or one each where that is too large; what is too large by itself is left out."""
-    try:
-        return [wire.encode(Frame(me, to, messages), tag)]
-    except wire.WireInvalid:
-        frames: list[bytes] = []
-        for message in messages:
-            try:
-                frames.append(wire.encode(Frame(me, to, [message]), tag))
-            except wire.WireInvalid:
-                continue
-        return frames
