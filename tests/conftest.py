@@ -12,6 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing about the code: machines are shared.
+settings.register_profile("zhero", deadline=None)
+settings.load_profile("zhero")
 
 PATIENCE_S = 5.0
 """How long after a test its threads and children may take to end."""

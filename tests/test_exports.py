@@ -27,6 +27,14 @@ PUBLIC = [
     "Outcomes",
     "Queue",
     "StatsView",
+    # events
+    "Event",
+    "Events",
+    "EventsDropped",
+    "JobEvent",
+    "MemberEvent",
+    "NodeEvent",
+    "TaskEvent",
     # what a task may raise
     "Discard",
     "Retry",

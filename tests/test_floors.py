@@ -24,22 +24,30 @@ core.due core.entries core.memory core.ready core.roster
 core.plans core.steps
 core.jobs
 core.replication
-core.broadcast core.intake core.query core.schedule core.stealing
+core.broadcast core.gather core.intake core.link core.query core.schedule core.stealing
+core.swim
+core.probing
+core.joining
+core.membership core.verdicts
+core.calls
 core.engine
 codec wire lines
-runtime.clock runtime.connection runtime.discovery runtime.handlers runtime.transport
-runtime.child runtime.heart runtime.slots runtime.threads
-runtime.processes
+runtime.clock runtime.connection runtime.discovery runtime.handlers runtime.sockets
+runtime.beats runtime.peers runtime.reach
+runtime.child runtime.heart runtime.mailbox runtime.seeds runtime.slots runtime.threads runtime.transport
+runtime.network runtime.processes
 runtime.executor
-runtime.driver sim.story
-sim.books sim.network sim.workload
-sim.callers sim.executor sim.ledger
+runtime.driver sim.clock sim.story sim.wires
+sim.books sim.network sim.scene sim.workload
+sim.callers sim.executor sim.heart sim.ledger sim.sockets
 sim.plans
 sim.checkers
 sim.node
+sim.members sim.place
+sim.faults
 sim.world
 sim.seeds
-views outcomes options signature
+events views outcomes options signature
 job
 task
 forms draft

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ class HandNode:
         self.deaf: list[type[Message]] = []
         self.mute = False
         self.runs: list[Run] = []
-        self._transport = Transport(cluster, self._receive)
+        self._transport = Transport(cluster, self._receive, rng=Random(1))
         self._life = Life(NodeId(os.urandom(16)), 1, 0)
         self._cluster = cluster
         self._limits = limits or Limits()
@@ -57,14 +58,16 @@ class HandNode:
 
     def open(self, root: Path, bind: str = "tcp://127.0.0.1:0") -> None:
         self.endpoint = self._transport.open(bind, self._life)
+        self._transport.listen()
         member = Member(self._life, "hand", self.endpoint, os.getpid(), "0")
-        self.engine = Engine(member, self._limits, self._now_ms)
+        self.engine = Engine(member, self._limits, self._now_ms, Random(1))
         self.carry_out(self.engine.define(SPECS, self._now_ms))
         entry = Entry(self._life.node, 1, "hand", self.endpoint, os.getpid(), "0", 1)
         Directory(root, self._cluster).announce(entry)
 
     def close(self) -> None:
         self._transport.close()
+        self._transport.term()
 
     def work(self, slots: int) -> None:
         self.carry_out(self.engine.capacity(slots, self._now_ms))
@@ -76,14 +79,15 @@ class HandNode:
     def carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Send) and not self.mute:
-                self._transport.send(effect.to, effect.messages)
+                self._transport.send(effect.to, effect.frame)
             elif isinstance(effect, Start):
                 self.runs += effect.runs
 
     def _receive(self, frame: Frame) -> None:
         kept: list[Message] = []
         for message in frame.messages:
-            self.heard.append(message)
+            if frame.to in (None, self._life):  # others are not for this node; its engine has to see that
+                self.heard.append(message)
             if type(message) in self.deaf:
                 self.deaf.remove(type(message))
             else:

@@ -1,4 +1,4 @@
-"""A world that hypothesis drives: any order of calls, pauses, reloads and time keeps every promise."""
+"""Worlds that hypothesis drives: any order of calls, faults and time keeps every promise, of jobs and of members."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from zhero.core.messages import (
     Discard,
     Enqueue,
     FindJob,
+    Leave,
     ListJobs,
     Retry,
     StartTask,
     StopTask,
 )
 from zhero.core.values import JobId, keyed_id
+from zhero.sim.scene import Scene
 from zhero.sim.story import BrokenPromise
 from zhero.sim.workload import KINDS, PERIODIC
 from zhero.sim.world import World
@@ -110,7 +112,7 @@ class AnyWorld(RuleBasedStateMachine):
     def resize(self, slots: int) -> None:
         self.do(lambda: self.world.node.executor.resize(slots))
 
-    @precondition(lambda self: not self.world.node.is_paused)
+    @precondition(lambda self: not self.world.node.is_stopped)
     @rule(span_ms=st.sampled_from([10, 3000, 60_000]))
     def pause(self, span_ms: int) -> None:
         self.world.node.pause(span_ms)
@@ -124,7 +126,98 @@ class AnyWorld(RuleBasedStateMachine):
             self.do(self.world.settle)
 
 
-AnyWorld.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+PLACES = st.integers(0, 2)
+
+
+class AnyCluster(RuleBasedStateMachine):
+    """Three places and a process at each, as long as it lives; at the end those that live have to agree."""
+
+    @initialize(
+        seed=st.integers(0, 10), knows=st.sampled_from(["all", "first"]), profile=st.sampled_from(["lan", "fast"])
+    )
+    def begin(self, seed: int, knows: Any, profile: str) -> None:
+        self.world = World(seed, loaded=False, scene=Scene(nodes=3, hosts=3, seeds=knows, profile=profile))
+        self.do(self.world.start)
+        self.let_time_pass(1500)
+
+    def do(self, act: Any) -> None:
+        """Anything may break a promise; then the story is told too."""
+        try:
+            act()
+        except BrokenPromise as broken:
+            broken.tell(self.world.story)
+            raise
+
+    def on_living(self, which: int, act: Any) -> None:
+        node = self.world.places[which].living
+        if node is not None:
+            self.do(lambda: act(node))
+
+    @rule(which=PLACES, effects_count=st.sampled_from([None, 0, 1, 3]))
+    def crash(self, which: int, effects_count: int | None) -> None:
+        self.on_living(which, lambda node: node.crash(effects_count))
+
+    @rule(which=PLACES)
+    def restart(self, which: int) -> None:
+        if self.world.places[which].living is None:
+            self.do(lambda: self.world.start_at(self.world.places[which]))
+
+    @rule(which=PLACES)
+    def leave(self, which: int) -> None:
+        place = self.world.places[which]
+        if place.living is not None and place.local is not None:
+            ask = place.local.ask
+            self.do(lambda: ask(Leave(0)))
+
+    @rule(which=PLACES, span_ms=st.sampled_from([100, 3000, 20_000]))
+    def pause(self, which: int, span_ms: int) -> None:
+        self.on_living(which, lambda node: node.pause(span_ms))
+
+    @rule(which=PLACES, span_ms=st.sampled_from([2000, 20_000]))
+    def block(self, which: int, span_ms: int) -> None:
+        self.on_living(which, lambda node: node.block(span_ms))
+
+    @rule(one=PLACES, other=PLACES)
+    def cut_one_way(self, one: int, other: int) -> None:
+        if one != other:
+            self.world.ways.cut(self.world.places[one].name, self.world.places[other].name)
+
+    @rule(one=PLACES, other=PLACES)
+    def heal(self, one: int, other: int) -> None:
+        self.do(lambda: self.world.ways.heal(self.world.places[one].name, self.world.places[other].name))
+
+    @rule(one=PLACES, other=PLACES)
+    def lose_connections(self, one: int, other: int) -> None:
+        if one != other:
+            self.do(lambda: self.world.network.lose(self.world.places[one].name, self.world.places[other].name))
+
+    @rule(which=PLACES)
+    def ask_all(self, which: int) -> None:
+        place = self.world.places[which]
+        if place.living is not None and place.local is not None:
+            ask = place.local.ask
+            self.do(lambda: ask(CountJobs()))
+
+    @rule(span_ms=st.sampled_from([1, 100, 1500, 10_000]))
+    def let_time_pass(self, span_ms: int) -> None:
+        self.do(lambda: self.world.run_until(self.world.now_us + span_ms * 1000))
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.do(self.world.settle)
+
+
+def _thorough(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
+    )
+
+
+AnyWorld.TestCase.settings = _thorough(60)
+AnyCluster.TestCase.settings = _thorough(40)
 TestAnyWorld = AnyWorld.TestCase
+TestAnyCluster = AnyCluster.TestCase

@@ -9,23 +9,34 @@ from typing import Any
 import pytest
 
 from zhero.core.broadcast import Broadcast
-from zhero.core.engine import Engine
+from zhero.core.calls import Calls
 from zhero.core.entries import Dropped, Lent, Planned
+from zhero.core.facts import Death
 from zhero.core.intake import Intake
 from zhero.core.jobs import Slice
+from zhero.core.joining import Joining
+from zhero.core.link import Link
 from zhero.core.memory import Memory
-from zhero.core.messages import Accepted, Did
+from zhero.core.messages import Accepted, Did, Frame
 from zhero.core.plans import Plans
+from zhero.core.probing import Probing
 from zhero.core.query import Query
 from zhero.core.ready import ReadyQueue
 from zhero.core.replication import Stream
 from zhero.core.schedule import Schedule
 from zhero.core.stealing import Stealing
-from zhero.core.values import SUCCEEDED
+from zhero.core.swim import Swim
+from zhero.core.values import SUCCEEDED, Rumour, Standing
+from zhero.sim.scene import Scene
 from zhero.sim.seeds import live
+from zhero.sim.story import BrokenPromise
+from zhero.sim.world import World
 
 SEEDS_MAX = 8
 """Within so many seeds each has to be caught."""
+
+ROUGH_SEEDS_MAX = 24
+"""The same, of worlds in which members have a hard time."""
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -100,12 +111,12 @@ def never_claim_the_lower(order: Any, queue: ReadyQueue) -> Any:
     return order(queue)[:1]
 
 
-def cancel_what_runs(cancel: Any, engine: Engine, asker: Any, call: Any, now_ms: int) -> None:
-    stream = engine.streams.holding(call.job)
+def cancel_what_runs(cancel: Any, calls: Calls, asker: Any, call: Any, now_ms: int) -> None:
+    stream = calls._streams.holding(call.job)
     if stream is not None and call.job in stream.slice.records:
-        engine._outbox.answer(asker, Did(True))
+        calls._outbox.answer(asker, Did(True))
     else:
-        cancel(engine, asker, call, now_ms)
+        cancel(calls, asker, call, now_ms)
 
 
 def accept_without_keeping(put: Any, intake: Intake, call: Any, now_ms: int) -> Any:
@@ -135,6 +146,39 @@ def tell_a_copy_less(append: Any, stream: Stream, entry: Any) -> None:
         append(stream, entry)
 
 
+def refute_nothing(hear: Any, swim: Swim, told: Rumour, now_ms: int) -> None:
+    if told.standing is not Standing.SUSPECT:
+        hear(swim, told, now_ms)
+
+
+def accept_an_old_life(hear: Any, swim: Swim, sender: Any, told: Rumour, better: Any, now_ms: int) -> None:
+    swim._roster.gone.pop(told.member.life, None)
+    hear(swim, sender, told, better, now_ms)
+
+
+def take_it_twice(receive: Any, link: Link, frame: Frame, now_ms: int) -> Any:
+    fresh = receive(link, frame, now_ms)
+    return fresh or frame.numbered
+
+
+def say_it_once(pack: Any, link: Link, peer: Any, session: Any, loose: Any, now_ms: int) -> None:
+    pack(link, peer, session, loose, now_ms)
+    if session.resend_at_ms is not None:
+        session.resend_at_ms = 1 << 60
+
+
+def count_an_own_pause(notice: Any, probing: Probing, now_ms: int) -> None:
+    probing._turned_at_ms = now_ms
+
+
+def believe_every_death(hear: Any, swim: Swim, row: Any, told: Rumour, now_ms: int) -> None:
+    swim.die(row, Death.TOLD, now_ms)
+
+
+def know_only_refusals(probed: Any, probing: Probing, life: Any, refused: bool, now_ms: int) -> None:
+    probed(probing, life, True, now_ms)
+
+
 BROKEN: dict[str, Patch] = {
     "a verdict is dropped": wrap(Stream, "append", drop_what_ended),
     "the last job of a batch is lost": wrap(Slice, "_put", lose_the_last_of_a_batch),
@@ -148,7 +192,7 @@ BROKEN: dict[str, Patch] = {
         Query, "_ended", lambda ended, query, job, outcome, parts: ended(query, job, SUCCEEDED, parts)
     ),
     "results are forgotten at once": wrap(Memory, "keep", lambda keep, memory, *args: None),
-    "a run that goes on counts as cancelled": wrap(Engine, "_cancel", cancel_what_runs),
+    "a run that goes on counts as cancelled": wrap(Calls, "_cancel", cancel_what_runs),
     "a dead letter is lost": wrap(Slice, "_die", lose_a_dead_letter),
     "a plan forgets its rest": wrap(Plans, "ended", forget_the_rest_of_a_plan),
     "a plan is lost": wrap(Plans, "ended", lose_a_plan),
@@ -165,6 +209,35 @@ BROKEN: dict[str, Patch] = {
 }
 
 
+MEMBERS_BROKEN: dict[str, Patch] = {
+    "a suspicion is not refuted": wrap(Swim, "_hear_of_me", refute_nothing),
+    "a life that is over is accepted again": wrap(Swim, "_hear_of", accept_an_old_life),
+    "every death that is told is believed": wrap(Swim, "_hear_dead", believe_every_death),
+    "nobody is given up for silence": wrap(Swim, "_dead_at_ms", lambda dead_at_ms, swim, life: 1 << 60),
+    "a numbered message is taken twice": wrap(Link, "receive", take_it_twice),
+    "what has no receipt is not said again": wrap(Link, "_pack_session", say_it_once),
+    "a voice is no sign of life": wrap(Probing, "heard", lambda heard, probing, row, now_ms: None),
+    "an own pause is the silence of others": wrap(Probing, "notice", count_an_own_pause),
+    "a connect that is taken counts as refused": wrap(Probing, "on_probed", know_only_refusals),
+    "a doubt never ends": wrap(Probing, "_confirm", lambda confirm, probing: None),
+    "views that differ are not compared": wrap(Joining, "on_view", lambda on_view, joining, row, now_ms: None),
+    "nobody is tried again": wrap(Joining, "_retry", lambda retry, joining, now_ms: None),
+    "the ghost of a member is told nothing": wrap(Joining, "on_ghost", lambda on_ghost, joining, gone, now_ms: None),
+}
+ROUGH = Scene(
+    nodes=4,
+    hosts=2,
+    profile="fast",
+    seeds="first",
+    idle=True,
+    faults={
+        **{"crash": 9_000, "pause": 3_000, "block": 6_000, "freeze": 12_000, "false hint": 2_000},
+        **{"cut": 4_000, "one-way cut": 4_000, "split": 6_000, "bridge": 8_000, "loss": 3_000},
+    },
+)
+"""Nobody asks for anything, and everything that may happen to members does."""
+
+
 @pytest.mark.parametrize("what", BROKEN)
 def test_an_engine_that_is_broken_in_one_line_is_caught(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     BROKEN[what](monkeypatch)
@@ -174,3 +247,19 @@ def test_an_engine_that_is_broken_in_one_line_is_caught(what: str, monkeypatch: 
             assert not story.startswith("Traceback"), f"the simulator itself fell over:\n{story}"
             return
     pytest.fail(f"{SEEDS_MAX} seeds have not noticed that {what}")
+
+
+@pytest.mark.parametrize("what", MEMBERS_BROKEN)
+def test_members_that_are_broken_in_one_line_are_caught(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    MEMBERS_BROKEN[what](monkeypatch)
+    for seed in range(ROUGH_SEEDS_MAX):
+        try:
+            World(seed, scene=ROUGH).run()
+        except BrokenPromise:
+            return
+    pytest.fail(f"{ROUGH_SEEDS_MAX} seeds have not noticed that {what}")
+
+
+def test_members_that_are_whole_are_not() -> None:
+    for seed in range(ROUGH_SEEDS_MAX):
+        World(seed, scene=ROUGH).run()

@@ -12,10 +12,13 @@ import pytest
 from zhero.core.query import Query
 from zhero.sim import __main__ as command
 from zhero.sim.__main__ import main
+from zhero.sim.members import disagreement
+from zhero.sim.scene import Scene
 from zhero.sim.seeds import Lived, Summary, live, live_all
+from zhero.sim.world import World
 
 SEEDS = range(40)
-FIXED = (53, 79, 155, 185, 1014)
+FIXED = (49, 54, 55, 63, 66, 91, 117, 119, 135, 168)
 """Seeds that once broke a promise."""
 
 
@@ -37,13 +40,22 @@ def test_everything_that_matters_happens_in_some_seed() -> None:
 
 
 def test_a_world_is_long_and_busy_enough() -> None:
-    assert all(lived(seed).virtual_s >= 20 and lived(seed).jobs_count >= 100 for seed in SEEDS)
+    assert all(lived(seed).virtual_s >= 20 for seed in SEEDS)
+    assert all(lived(seed).jobs_count >= 100 for seed in SEEDS if not lived(seed).seen["idle"])
+
+
+def test_fifty_nodes_that_start_at_once_agree_within_seconds() -> None:
+    world = World(0, loaded=False, scene=Scene(nodes=50, hosts=10))
+    world.start()
+    world.run_until(5_000_000)
+    assert len(world.living) == 50
+    assert disagreement(world.living) == ""
 
 
 def test_a_seed_is_the_same_world_in_each_process() -> None:
     traces = {
         subprocess.run(
-            [sys.executable, "-m", "zhero.sim", "--seed", "11", "--trace"],
+            [sys.executable, "-m", "zhero.sim", "--seed", "24", "--trace"],
             env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONIOENCODING": "utf-8"},
             capture_output=True,
             check=True,

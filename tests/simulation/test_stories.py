@@ -35,7 +35,6 @@ def world_with(*kinds: Kind, limits: Limits | None = None) -> World:
         workers=1,
         window=0,
         clients=0,
-        pause_every_ms=0,
         reload_every_ms=0,
         all_return=True,
         leaves=False,

@@ -429,7 +429,7 @@ def test_all_answers_to_one_frame_are_one_message_to_one_process() -> None:
     node.say("cli", Hello(), *(Request(ref, call) for ref, call in enumerate(calls)))
     (send,) = [effect for effect in node.effects if isinstance(effect, Send)]
     assert send.to == node.clients["cli"]
-    assert send.messages == [
+    assert send.frame.messages == [
         Welcome(ME, Limits().payload_max_bytes),
         Response(0, Accepted([A])),
         Response(2, Counted({"global": 1, "local": 0, "delayed": 0, "processing": 0})),

@@ -126,10 +126,10 @@ def parts_of_list(node: Node, dead: bool = False) -> list[list[int]]:
     node.say("cli", Request(1, ListJobs(dead=dead)))
     (send,) = [effect for effect in node.effects if isinstance(effect, Send)]
     parts: list[list[int]] = []
-    for place, message in enumerate(send.messages):
+    for place, message in enumerate(send.frame.messages):
         assert isinstance(message, Response)
         assert isinstance(message.answer, Listed)
-        assert message.more is (place < len(send.messages) - 1)
+        assert message.more is (place < len(send.frame.messages) - 1)
         parts.append(
             [
                 len(info.params) + (len(info.outcome.failure.traceback) if info.outcome and info.outcome.failure else 0)

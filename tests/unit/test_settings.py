@@ -45,6 +45,9 @@ def test_the_defaults_need_no_setting() -> None:
     assert settings.tasks is None
     assert settings.join == ()
     assert settings.workers == 8
+    assert settings.advertise is None
+    assert settings.profile == "lan"
+    assert settings.stuck_after == 60.0
     assert settings.drain_timeout == 30.0
     assert settings.runtime_dir is None
     assert settings.insecure is False
@@ -170,6 +173,9 @@ def test_the_environment_can_say_everything(project: Path, monkeypatch: pytest.M
         "CLUSTER": "shop",
         "WORKERS": "0",
         "JOIN": "tcp://10.0.0.7:7040, tcp://web-2:7040",
+        "ADVERTISE": "tcp://web-1:9000",
+        "PROFILE": "wan",
+        "STUCK_AFTER": "90",
         "DRAIN_TIMEOUT": "2.5",
         "MAX_JOBS": "10",
         "MAX_BYTES": "1000",
@@ -187,6 +193,9 @@ def test_the_environment_can_say_everything(project: Path, monkeypatch: pytest.M
         ("cluster", "shop"),
         ("workers", 0),
         ("join", ("tcp://10.0.0.7:7040", "tcp://web-2:7040")),
+        ("advertise", "tcp://web-1:9000"),
+        ("profile", "wan"),
+        ("stuck_after", 90.0),
         ("drain_timeout", 2.5),
         ("max_jobs", 10),
         ("max_bytes", 1000),
@@ -208,6 +217,9 @@ def test_a_file_can_say_everything_and_its_paths_are_relative_to_it(
         cluster = "shop"
         workers = 0
         join = ["tcp://10.0.0.7:7040"]
+        advertise = "tcp://203.0.113.5:9000"
+        profile = "fast"
+        stuck_after = 30
         drain_timeout = 2
         max_jobs = 10
         max_bytes = 1000
@@ -255,6 +267,15 @@ def test_an_address_that_others_reach_needs_insecure_and_says_so(bind: str) -> N
     assert resolve(bind=bind, insecure=True).bind == bind
 
 
+def test_a_port_can_be_advertised_only_where_one_is_bound() -> None:
+    told = problem(advertise="tcp://203.0.113.5:9000")
+    assert "advertise = 'tcp://203.0.113.5:9000' (argument)" in told
+    assert "port 0" in told
+    bound = resolve(advertise="tcp://203.0.113.5:9000", bind="tcp://127.0.0.1:7040")
+    assert bound.advertise == "tcp://203.0.113.5:9000"
+    assert resolve(advertise="tcp://web-1:0").advertise == "tcp://web-1:0"
+
+
 # --- what is wrong ------------------------------------------------------------------------------------------------
 
 WRONG: list[tuple[str, object, str]] = [
@@ -278,6 +299,15 @@ WRONG: list[tuple[str, object, str]] = [
     ("join", ["tcp://*:7040"], "endpoints such as"),
     ("join", [7040], "endpoints such as"),
     ("join", ["tcp://a:1"] * 101, "100 at most"),
+    ("advertise", "web-1:7040", "tcp://203.0.113.5:7040"),
+    ("advertise", "tcp://0.0.0.0:7040", "where others reach this node"),
+    ("advertise", "tcp://*:7040", "where others reach this node"),
+    ("advertise", "tcp://10.0.0.7:65535", "where others reach this node"),  # its beats would have no port
+    ("advertise", ["tcp://10.0.0.7:7040"], "where others reach this node"),
+    ("profile", "slow", "one of lan, fast, wan"),
+    ("profile", 1, "one of lan, fast, wan"),
+    ("stuck_after", 1, "a number of seconds from 2"),
+    ("stuck_after", "60", "a number of seconds"),
     ("workers", -1, "a whole number from 0 to 10000"),
     ("workers", 10_001, "a whole number from 0 to 10000"),
     ("workers", 1.5, "a whole number"),

@@ -57,8 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
 def replay(seed: int, *, trace: bool) -> int:
     """Run one world and tell of it; the same text each time."""
     world = World(seed)
-    for one in fields(world.options):
-        print(f"{one.name}: {getattr(world.options, one.name)}")
+    for drawn in (world.options, world.scene):
+        for one in fields(drawn):
+            print(f"{one.name}: {getattr(drawn, one.name)}")
     broken = None
     try:
         world.run()
@@ -67,9 +68,7 @@ def replay(seed: int, *, trace: bool) -> int:
     if trace:
         for step in world.story:
             print("\n".join(step.lines()))
-    about = (
-        f"{world.now_us / 1_000_000:.3f} s virtual, {len(world.story)} steps, {len(world.node.ledger.books.jobs)} jobs"
-    )
+    about = f"{world.now_us / 1_000_000:.3f} s virtual, {len(world.story)} steps, {world.jobs_count} jobs"
     if broken is None:
         print(f"seed {seed}: every promise was kept; {about}")
         return 0

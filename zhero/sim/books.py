@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 
 from ..config import Limits
 from ..core.effects import Asker
+from ..core.engine import Engine
 from ..core.messages import Answer, Did, Ended, PartEnded
-from ..core.values import NO_JOB, SUCCEEDED, JobId, Life, Member, Outcome, Scope, State, Status, part_id
+from ..core.values import NO_JOB, SUCCEEDED, JobId, Life, Outcome, Scope, State, Status, part_id
 
 CANCELLED = Outcome(Status.CANCELLED)
 _SKIPPED = Outcome(Status.SKIPPED)
@@ -69,7 +70,7 @@ class Job:
 class Books:
     """All jobs of one node."""
 
-    def __init__(self, me: Member, limits: Limits, seen: Counter[str]) -> None:
+    def __init__(self, engine: Engine, limits: Limits, seen: Counter[str]) -> None:
         self.jobs: dict[JobId, Job] = {}
         self.live: dict[JobId, Job] = {}  # accepted, and not ended
         self.dead: dict[JobId, None] = {}  # oldest first
@@ -82,7 +83,7 @@ class Books:
         self.owed: list[tuple[Asker, Answer]] = []
         self.displaced: list[JobId] = []
         self.touched: dict[JobId, None] = {}
-        self._me = me
+        self._engine = engine
         self._limits = limits
         self._seen = seen
         self._ends_ms: dict[str, list[int]] = {}  # slice -> ends of its jobs
@@ -135,7 +136,11 @@ class Books:
         assert job.outcome is not None
         if job.parts is None:
             return Ended(job.job, job.outcome)
-        return Ended(job.job, job.outcome, [PartEnded(self._me, part) for part in job.parts.values()])
+        return Ended(
+            job.job,
+            job.outcome,
+            [PartEnded(replace(self._engine.me, life=life), part) for life, part in job.parts.items()],
+        )
 
     # --- how it changes -------------------------------------------------------------------------------------------
 
@@ -201,6 +206,11 @@ class Books:
             job.open[part.job] = member
             self.enter(part)
         self._end_if_whole(job, now_ms)
+
+    def rehome(self, home: Life) -> None:
+        """The node goes on under another life."""
+        for job in self.live.values():
+            job.open = dict.fromkeys(job.open, home)
 
     def _end_if_whole(self, job: Job, now_ms: int) -> None:
         """An "all" job ends with its last part."""

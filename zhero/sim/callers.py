@@ -32,7 +32,7 @@ from ..core.messages import (
     Welcome,
 )
 from ..core.values import IdSource, Life, Member, NodeId
-from .network import Network
+from .network import Channel, Network
 from .workload import Workload
 
 Later = Callable[[int, Callable[[], None]], None]
@@ -122,11 +122,18 @@ class LocalCaller:
 
 
 class Client:
-    """A program that is no member, over the network."""
+    """A program that is no member, over the network: it speaks to whoever listens at one endpoint.
+
+    Attributes:
+        place: of its own; nobody listens there.
+    """
+
+    is_stopped = False
 
     def __init__(
         self,
-        node: Life,
+        name: str,
+        endpoint: str,
         workload: Workload,
         network: Network,
         rng: Random,
@@ -134,8 +141,9 @@ class Client:
         pace_ms: int,
         seen: Counter[str],
     ) -> None:
+        self.place = name
         self.life = Life(NodeId(rng.randbytes(16)), rng.randint(1, 1 << 40), 0)
-        self._node = node
+        self._endpoint = endpoint
         self._workload = workload
         self._network = network
         self._rng = rng
@@ -145,9 +153,10 @@ class Client:
         self._ids = IdSource(rng.getrandbits(64))
         self._ref = 0
         self._open: dict[int, Call] = {}
+        self._channel: Channel | None = None
+        self._met: Life | None = None  # who listens there, as far as it knows
         self._asking = False
         self._gone = False
-        network.attach(self.life, self.on_frame)
 
     def start(self) -> None:
         """Come, and ask on and on."""
@@ -159,8 +168,8 @@ class Client:
         """Ask for nothing new."""
         self._asking = False
 
-    def on_frame(self, frame: Frame) -> None:
-        """Something arrives."""
+    def receive(self, frame: Frame) -> None:
+        """Something comes back."""
         for message in frame.messages:
             if isinstance(message, Response) and not message.more:
                 call = self._open.pop(message.ref, None)
@@ -168,15 +177,28 @@ class Client:
                     self._workload.note(call, message.answer)
             elif isinstance(message, Welcome):
                 self._seen["welcome"] += 1
+                self._met = message.member.life
 
     def _come(self) -> None:
         if not self._gone:
-            self._network.connect(self.life, self._node)
+            self._leave()
+            self._channel = self._network.open(self, self._endpoint, self._forget, self.receive)
             self._say([Hello()])
 
+    def _leave(self) -> None:
+        """Its connection is over, and whoever it led to need not be there any more."""
+        self._met = None
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def _forget(self) -> None:
+        """Whoever it spoke to may be gone: from now on it speaks to whoever listens there."""
+        self._met = None
+
     def _say(self, messages: list[Message]) -> None:
-        if not self._gone:
-            self._network.send(Frame(self.life, self._node, messages), self._node)
+        if self._channel is not None:
+            self._channel.send(Frame(self.life, self._met, messages))
 
     def _go_on(self) -> None:
         if not self._asking:
@@ -190,8 +212,9 @@ class Client:
             self._break()
         elif chance < 0.06:
             self._seen["garbage"] += 1
-            frame = Frame(self.life, self._node, [Request(0, self._workload.draw(self._ids))])
-            self._network.send_bytes(self.life, self._node, self._network.spoil(frame))
+            frame = Frame(self.life, self._met, [Request(0, self._workload.draw(self._ids))])
+            if self._channel is not None:
+                self._channel.send_bytes(self._network.spoil(frame))
         elif chance < 0.08:
             self._seen["senseless message"] += 1
             self._say([self._senseless()])
@@ -236,10 +259,12 @@ class Client:
             for message in late:
                 del self._open[message.ref]
             self._seen["client gave up"] += 1
+            if self._rng.random() < 0.3:
+                self._come()  # whoever it knew may be gone
 
     def _break(self) -> None:
         """The connection is lost, and at times the client with it."""
-        self._network.lose(self.life, self._node)
+        self._leave()
         if self._rng.random() < 0.2:
             self._gone, self._asking = True, False
             self._seen["client vanished"] += 1

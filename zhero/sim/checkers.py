@@ -37,7 +37,7 @@ from .story import BrokenPromise, Step, text
 
 _UNSETTLED = ("started", "give_up")
 """Inputs that tell the engine something, but make it do nothing."""
-_CHECKED_COUNT = 200
+_CHECKED_COUNT = 30
 """So many live jobs are looked at per step, on average."""
 _LOWER_EVERY = 16
 _SLACK_COUNT = 40
@@ -165,7 +165,7 @@ class Fairness:
                     job = part_id(entry.job, member.node)
                     if job in self._key_of:
                         self._again.add(job)
-                    self._key_of[job] = (f"{name} {text(member)}", whole.task, whole.priority)
+                    self._key_of[job] = (f"{name} {member.node.hex()}", whole.task, whole.priority)
                     self._push(job)
             elif isinstance(entry, Due):
                 for job in entry.jobs:
@@ -230,7 +230,8 @@ class Fairness:
                 raise BrokenPromise(f"a job starves: {line.passed} claims passed it by ({about})", first)
 
     def _check_idle(self, step: Step) -> None:
-        if self._ledger.books.held_count >= self._ledger.capacity or step.what in _UNSETTLED:
+        ledger = self._ledger
+        if ledger.books.held_count >= ledger.capacity or step.what in _UNSETTLED or ledger.doubtful:
             return
         for line in self._lines.values():
             if line.jobs and line.task in self._ledger.specs:
@@ -268,7 +269,7 @@ class Leaving:
         ledger = self._ledger
         if ledger.books.held_count:
             return True
-        by_us = step.at_us - step.at_us % 1000 + (self._by_ms - step.now_ms - 1) * 1000
+        by_us = step.own_us - step.own_us % 1000 + (self._by_ms - step.now_ms - 1) * 1000
         waiting = [job for job in ledger.books.live.values() if job.state is State.READY and job.not_before_us < by_us]
         return ledger.capacity > 0 and any(
             job.task in ledger.specs or ledger.state_there(job.job) is State.DELAYED for job in waiting
@@ -287,6 +288,8 @@ class Questions:
             return  # another call of the same frame may have changed things since the question
         answers = step.answers()
         for asker, call in step.calls:
+            if self._ledger.asks_all(asker):
+                continue  # it is to be answered by others, too
             for answer in answers.get(asker, []):
                 if isinstance(call, ListJobs) and isinstance(answer, Listed):
                     self._check_list(call, answer)

@@ -5,10 +5,11 @@ into the engine, and after each step it compares. So every answer has to be the 
 its `Accepted` to its end and not a step longer (P1), starts once per attempt (P2), never before its time nor as
 something else (P3), and a job of scope "all" runs once at each member (P5).
 
-Time is the true one here, in microseconds, while the engine sees whole milliseconds: what it rounds the wrong way is
-found.
+Time is that of the node's clock here, but in microseconds, while the engine sees whole milliseconds: what it rounds the
+wrong way is found.
 
-State: the `Books`; definitions and capacity as the engine was told. `skips`, `round_waits`, `round_answers`: what the
+State: the `Books`; definitions and capacity as the engine was told; `doubtful`: it does not know whether the others
+still count it, and starts nothing. `skips`, `round_waits`, `round_answers`: what the
 last step had about rounds that are still to come, for the checker of schedules.
 """
 
@@ -21,14 +22,17 @@ from typing import Any
 from ..config import PRIORITY_MAX, SPAN_MAX_MS, Limits
 from ..core.effects import Asker, Start, Stop, Tell
 from ..core.engine import Engine
-from ..core.entries import Advanced, Put, Spread
-from ..core.facts import DeadLetterDropped, VerdictIgnored
+from ..core.entries import Advanced, Put, Rehomed, Spread
+from ..core.facts import Confirmed, DeadLetterDropped, Paused, VerdictIgnored
+from ..core.gather import ASKED_OF_ALL
 from ..core.messages import (
     Accepted,
     Answer,
     AwaitResult,
     Call,
     Cancel,
+    ClusterStatus,
+    Counted,
     Did,
     Discard,
     Ended,
@@ -36,9 +40,11 @@ from ..core.messages import (
     GiveUp,
     Leave,
     Left,
+    Listed,
     Refusal,
     Refused,
     Retry,
+    Stats,
 )
 from ..core.values import NO_JOB, NO_PARAMS, Finished, JobId, Run, State, TaskSpec, Verdict, part_id
 from .books import CANCELLED, Books, Job
@@ -60,19 +66,22 @@ _STATES = {
 class Ledger:
     """Checks P1, P2, P3, P5 and P7 of one node."""
 
-    def __init__(self, engine: Engine, limits: Limits, seen: Counter[str]) -> None:
-        self.books = Books(engine.me, limits, seen)
+    def __init__(self, engine: Engine, limits: Limits, seen: Counter[str], answer_ms: int) -> None:
+        self.books = Books(engine, limits, seen)
         self.specs: dict[str, TaskSpec] = {}
         self.capacity = 0
         self.leaving = False
+        self.doubtful = False
         self.skips: list[tuple[JobId, bool]] = []
         self.round_waits: list[JobId] = []
         self.round_answers: list[tuple[JobId, Answer]] = []
         self._engine = engine
-        self._me = engine.me.life
         self._limits = limits
         self._seen = seen
         self._steps_count = 0
+        self._answer_ms = answer_ms
+        self._gathers: dict[Asker, list[int]] = {}  # who has asked all members -> until when there must be answers
+        self._gathered: dict[Asker, None] = {}  # who was answered so in this step
         self._put_in: dict[JobId, list[str]] = {}  # put in this step, and not yet found in a call -> slices
         self._calls: dict[type[Any], Callable[[Asker, Any, Answer | None, Step], None]] = {
             Enqueue: self._on_enqueue,
@@ -98,10 +107,16 @@ class Ledger:
         self.books.begin()
         self.skips, self.round_waits, self.round_answers = [], [], []
         self._put_in.clear()
+        self._gathered.clear()
         for home, entry in step.entries:
             if isinstance(entry, Put):
                 for job, _ in entry.jobs:
                     self._put_in.setdefault(job, []).append(home)
+            elif isinstance(entry, Rehomed):
+                self.books.rehome(entry.home)
+        for effect in step.effects:
+            if isinstance(effect, Tell) and isinstance(effect.fact, (Paused, Confirmed)):
+                self.doubtful = isinstance(effect.fact, Paused)
         answers = step.answers()
         ignored = self._on_input(step)
         for asker, call in step.calls:
@@ -123,6 +138,7 @@ class Ledger:
         """Returns: how many verdicts have to be ignored."""
         if step.what == "tick":
             self.books.ticked_ms = step.now_ms
+            self._check_gathers(step)
         elif step.what == "define":
             self.specs = {spec.name: spec for spec in step.given}
         elif step.what == "capacity":
@@ -144,11 +160,37 @@ class Ledger:
             return
         handler = self._calls.get(type(call))
         got = answers.get(asker)
-        at_once = got.pop(0) if got and not self._waits(asker, call) else None
+        later = self._waits(asker, call) or (asker in self._gathers and isinstance(call, ASKED_OF_ALL))
+        at_once = got.pop(0) if got and not later else None
         if handler is not None:
             handler(asker, call, at_once, step)
+        elif (
+            at_once is None and isinstance(call, ASKED_OF_ALL) and (later or len(self._engine.members(step.now_ms)) > 1)
+        ):
+            self._gathers.setdefault(asker, []).append(step.now_ms + self._answer_ms)
+            self._seen["question to all"] += 1
         elif at_once is None:
             raise BrokenPromise(f"P7: no answer to {text(call)} of {text(asker)}")
+
+    def _check_gathers(self, step: Step) -> None:
+        """Who asks all members is answered in time, whoever of them is silent."""
+        answers = step.answers()
+        for asker, untils_ms in self._gathers.items():
+            if untils_ms[0] <= step.now_ms and asker not in answers:
+                raise BrokenPromise(f"P7: {text(asker)} asked all members, and is never answered")
+
+    def _on_gathered(self, asker: Asker, answer: Answer) -> None:
+        self._gathered[asker] = None
+        untils_ms = self._gathers[asker]
+        untils_ms.pop(0)
+        if not untils_ms:
+            del self._gathers[asker]
+        if isinstance(answer, (Listed, Counted, Stats, ClusterStatus)) and answer.silent:
+            self._seen["answer that names who is silent"] += 1
+
+    def asks_all(self, asker: Asker) -> bool:
+        """Whether it has asked all members, and is not answered yet, or was in this step."""
+        return asker in self._gathers or asker in self._gathered
 
     def _waits(self, asker: Asker, call: Call) -> bool:
         """Whether the answer comes when a job ends, and not with the call."""
@@ -169,7 +211,7 @@ class Ledger:
         if isinstance(answer, Refused):
             self._check_refusal(call, spec, answer, step.now_ms)
             return
-        if spec is not None and spec.frequency_ms:
+        if spec is not None and spec.frequency_ms and _is_for_a_round(call):
             return  # a round: what is answered then is checked with the schedules
         params = dict(reversed(call.jobs))  # of twins, the first counts
         if not isinstance(answer, Accepted) or params.keys() != set(answer.jobs):
@@ -199,7 +241,7 @@ class Ledger:
             spec.priority if call.priority is None else call.priority,
             params,
             step.now_ms,
-            step.at_us + call.delay_ms * 1000 if call.delay_ms else 0,
+            step.own_us + call.delay_ms * 1000 if call.delay_ms else 0,
             spec.result_ttl_ms,
             homes.pop(0),
             call.keyed,
@@ -222,7 +264,7 @@ class Ledger:
         if taken:
             raise BrokenPromise(f"P7: refused as {why.value}, yet taken", *taken)
         size = sum(len(params[job]) for job in new)
-        wrong = not self._is_right(call) or (periodic and len(call.jobs) > 1)
+        wrong = not self._is_right(call) or (periodic and not _is_for_a_round(call))
         right = {
             Refusal.UNKNOWN_TASK: spec is None,
             Refusal.LEAVING: self.leaving,
@@ -258,7 +300,7 @@ class Ledger:
             raise BrokenPromise(f"P7: cancel of {text(job)} was answered by {text(answer)}", call.job)
         elif job.state is State.READY:
             self._seen["cancel: waiting"] += 1
-            self._seen["cancel: delayed"] += job.not_before_us > step.at_us
+            self._seen["cancel: delayed"] += job.not_before_us > step.own_us
             self.books.end(job, CANCELLED, step.now_ms)
 
     def _ask_to_end(self, job: Job, step: Step) -> None:
@@ -343,7 +385,7 @@ class Ledger:
             elif report.verdict is Verdict.CANCELLED or (again and job.cancel_asked):
                 self.books.end(job, CANCELLED, step.now_ms)
             elif again:
-                not_before_us = step.at_us + max(1, report.delay_ms) * 1000
+                not_before_us = step.own_us + max(1, report.delay_ms) * 1000
                 self.books.wait(job, not_before_us, counted=report.verdict is Verdict.RETRY)
             else:
                 self.books.die(job, report.outcome, step.now_ms)
@@ -383,13 +425,14 @@ class Ledger:
         whole = self.books.jobs.get(entry.job)
         if whole is None or whole.scope != "all" or whole.state is not State.READY:
             raise BrokenPromise(f"P5: {text(whole)} is spread", entry.job)
-        if step.at_us < whole.not_before_us:
+        if step.own_us < whole.not_before_us:
             raise BrokenPromise("P3: spread before its time", entry.job)
         if whole.task not in self.specs:
             raise BrokenPromise("P1: spread, though no member has the task: it has to wait", entry.job)
         busy = whole.number > 0 and self._is_busy(whole.task)
+        me = self._engine.me.life
         able = self.capacity > 0 and not busy and self._part_is_free(entry.job)
-        if (entry.members, entry.skipped) != (([self._me], []) if able else ([], [self._me])):
+        if (entry.members, entry.skipped) != (([me], []) if able else ([], [me])):
             raise BrokenPromise(f"P5: spread over the wrong members, able={able}", entry.job)
         self._seen["spread"] += able
         self._seen["round skipped by a busy member"] += busy
@@ -404,7 +447,7 @@ class Ledger:
 
     def _part_is_free(self, job: JobId) -> bool:
         """Whether no older part of this id is live: that of an older job, which a person wants tried again."""
-        part = self.books.jobs.get(part_id(job, self._me.node))
+        part = self.books.jobs.get(part_id(job, self._engine.me.life.node))
         return part is None or not part.is_live
 
     def _on_start(self, run: Run, step: Step) -> None:
@@ -413,8 +456,8 @@ class Ledger:
             raise BrokenPromise("P3: something starts that nobody has enqueued", run.job)
         if job.state is not State.READY:
             raise BrokenPromise(f"P2: a start of a job that is {job.state.value} ({text(job.outcome)})", run.job)
-        if step.at_us < job.not_before_us:
-            raise BrokenPromise(f"P3: started {job.not_before_us - step.at_us} us before its time", run.job)
+        if step.own_us < job.not_before_us:
+            raise BrokenPromise(f"P3: started {job.not_before_us - step.own_us} us before its time", run.job)
         if job.task not in self.specs:
             raise BrokenPromise("a job starts whose task is not here", run.job)
         number = 0 if job.revived else job.number
@@ -443,6 +486,9 @@ class Ledger:
             if got and awaited != NO_JOB and not books.is_here(awaited):
                 del books.waiters[asker]
                 self.round_answers.append((awaited, got.pop(0)))  # a round that was to come, and now will not
+            while got and asker in self._gathers:
+                self._seen["answer of all"] += 1
+                self._on_gathered(asker, got.pop(0))
             if got and not isinstance(got[0], Left):
                 raise BrokenPromise(f"P7: {text(asker)} did not ask for {text(got[0])}", *_job_of(got[0]))
 
@@ -486,6 +532,11 @@ class Ledger:
         if len(states) > 1:
             raise BrokenPromise("P1: a job is in two slices", job)
         return states[0] if states else State.ABSENT
+
+
+def _is_for_a_round(call: Enqueue) -> bool:
+    """Whether a periodic task can be enqueued so: once, and with no params."""
+    return len(call.jobs) == 1 and call.jobs[0][1] == NO_PARAMS
 
 
 def _job_of(answer: Answer) -> list[str]:

@@ -1,8 +1,10 @@
-"""One simulated process: an engine, an executor, and the turns in which they meet.
+"""One simulated process: an engine, an executor, sockets and a heart, and the turns in which they meet.
 
 Each input of the engine is a `Step`, shown to every checker before its effects are carried out. What is owed to an
 engine is owed as late and as clumsily as allowed: reports of the executor come in batches, ticks a little early, late
-or twice, and while the process is paused nothing happens at all, then everything that has come meanwhile.
+or twice. While the process is paused nothing happens at all, and while its loop is blocked only its heart goes on;
+then comes everything that has gathered meanwhile. A process may also end, at any moment, and in the middle of what
+one input made it do.
 """
 
 from __future__ import annotations
@@ -12,20 +14,42 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Protocol
 
-from ..core.effects import Asker, Effect, Reply, Send, Start, Stop
+from ..config import PROFILES, STUCK_AFTER_MS
+from ..core.effects import Asker, Connect, Disconnect, Effect, Knock, Probe, Reply, Send, Start, Tell
 from ..core.engine import Engine
 from ..core.entries import Entry
-from ..core.messages import Answer, Call, Frame, GiveUp, Leave, Request
+from ..core.facts import IdentityTaken
+from ..core.messages import Answer, Call, Enqueue, Frame, GiveUp, Leave, Left, Request
 from ..core.values import Life, Member, NodeId, TaskSpec
 from .checkers import Checker, Copy, Fairness, Invariants, Leaving, Questions
+from .clock import Clock
 from .executor import Executor
+from .heart import Heart
 from .ledger import Ledger
+from .network import Network
 from .plans import Plans
+from .scene import Scene
+from .sockets import Sockets
 from .story import BrokenPromise, Step
 from .workload import Kind, Options
 
-STEPS_MAX_COUNT = 200_000
+STEPS_MAX_COUNT = 400_000
 """A world that has more is one that never goes quiet."""
+BEATS_MAX_COUNT = 1_000
+"""Beats that wait for a loop that does not turn; what comes then is dropped."""
+_CHAIN_US = 250_000  # a loop with nothing to do turns so often
+_GOES_US = 300_000
+_LOOKS_EVERY = 16
+_STUCK_US = STUCK_AFTER_MS * 990  # by its own clock it may be a little earlier
+_NETWORK_INPUTS = ("receive", "hear", "peer_lost", "probed", "seeds")
+
+
+class Witness(Protocol):
+    """Sees the steps of all nodes."""
+
+    def after(self, node: Node, step: Step) -> None:
+        """Judge a step of that node."""
+        ...
 
 
 class Surroundings(Protocol):
@@ -33,37 +57,59 @@ class Surroundings(Protocol):
 
     rng: Random
     options: Options
+    scene: Scene
     now_us: int
-    begun_ms: int
     seen: Counter[str]
     story: list[Step]
-
-    @property
-    def now_ms(self) -> int: ...
+    network: Network
+    witness: Witness
 
     def later(self, delay_us: int, act: Callable[[], None]) -> None: ...
 
-    def send(self, frame: Frame, to: Life) -> None: ...
-
 
 class Node:
-    """One simulated process: an engine, an executor, and the turns in which they meet."""
+    """One simulated process.
 
-    def __init__(self, world: Surroundings, name: str, kinds: Sequence[Kind]) -> None:
+    Args:
+        place: its name, too.
+        seeds: endpoints of others that it is told of.
+    """
+
+    def __init__(
+        self,
+        world: Surroundings,
+        place: str,
+        clock: Clock,
+        kinds: Sequence[Kind],
+        seeds: Sequence[str],
+        *,
+        node_id: NodeId,
+        advertised: bool = False,
+    ) -> None:
         rng, options = world.rng, world.options
-        self.life = Life(NodeId(rng.randbytes(16)), world.now_ms, 0)
+        self.place = place
+        self.clock = clock
+        self.profile = PROFILES[world.scene.profile]
         self.on_reply: Callable[[int, Answer], None] = _nobody_asked
+        self.is_over = False
+        self.said_count = 0  # frames besides beats
+        self.ended_us = 0
+        self.began_us = world.now_us
+        self.troubled_us = world.now_us
         self._world = world
-        self._name = name
-        member = Member(self.life, name, f"tcp://{name}:7040", 4711, "0")
-        self.engine = Engine(member, options.limits, world.now_ms)
+        endpoint, beats = f"tcp://{place}:7040", f"tcp://{place}:7041"
+        life = Life(node_id, clock.ms(), 0)
+        member = Member(life, place, endpoint, 4711, "0", beats, advertised)
+        own_rng = Random(rng.getrandbits(64))
+        self.engine = Engine(member, options.limits, clock.ms(), own_rng, profile=self.profile, seeds=seeds)
         by_name = {kind.spec.name: kind for kind in kinds}
         self.executor = Executor(rng, by_name, world.later, self._wake, options.workers, options.window)
-        self.ledger = Ledger(self.engine, options.limits, world.seen)
+        self.ledger = Ledger(self.engine, options.limits, world.seen, self.profile.answer_ms)
         self.leaving = Leaving(self.ledger, world.seen)
         self.plans = Plans(self.engine, self.ledger, world.seen)
+        self._invariants = Invariants(self.engine)
         self.checkers: list[Checker] = [
-            Invariants(self.engine),
+            self._invariants,
             Copy(self.engine, options.limits),
             self.ledger,
             self.plans,
@@ -71,13 +117,22 @@ class Node:
             self.leaving,
             Questions(self.ledger, self.plans),
         ]
+        self._sockets = Sockets(world.network, self, endpoint, beats)
+        beat_us = self.profile.beat_ms * 1_000_000_000 // (1_000_000 + clock.drift_ppm)
+        self._heart = Heart(self, rng, world.later, beat_us, world.seen)
+        self._others_count = 0  # steps without a job in them
         self._step: Step | None = None
+        self._effects_left: int | None = None  # so many effects of the next input are carried out, and no more
+        self._held: list[tuple[Asker, Call | GiveUp]] = []
         self._capacity = -1
         self._turn_is_due = False
+        self._turned_us = world.now_us
         self._alarm_ms: int | None = None
         self._alarm_number = 0
         self._paused_until_us = -1
+        self._blocked_until_us = -1
         self._deferred: list[Callable[[], None]] = []
+        self._deferred_beats_count = 0
         for stream in self.engine.streams:
             stream.tap = self._tap(stream.slice.name)
 
@@ -93,10 +148,16 @@ class Node:
 
         return hear
 
+    @property
+    def life(self) -> Life:
+        """Its life of now."""
+        return self.engine.me.life
+
     # --- what happens to it ---------------------------------------------------------------------------------------
 
     def start(self, specs: list[TaskSpec]) -> None:
         """Begin to work with these tasks."""
+        self._heart.start()
         self.define(specs)
         self._wake()
 
@@ -120,43 +181,135 @@ class Node:
 
     def receive(self, frame: Frame) -> None:
         """A frame arrives."""
-        calls: list[tuple[Asker, Call | GiveUp]] = []
-        for message in frame.messages:
-            if isinstance(message, Request) and not isinstance(message.call, Leave):
-                calls.append(((frame.sender, message.ref), message.call))
-            elif isinstance(message, GiveUp):
-                calls.append(((frame.sender, message.ref), message))
-        self._do(lambda: self._input("receive", frame, lambda now_ms: self.engine.receive(frame, now_ms), calls))
+        self._do(lambda: self._input("receive", frame, lambda now_ms: self.engine.receive(frame, now_ms), None))
+
+    def hear(self, frame: Frame) -> None:
+        """A beat arrives; where a loop does not turn, only so many wait."""
+        if self._turns:
+            self._input("hear", frame, lambda now_ms: self.engine.receive(frame, now_ms))
+        elif self._deferred_beats_count < BEATS_MAX_COUNT:
+            self._deferred_beats_count += 1
+            self._do(lambda: self._input("hear", frame, lambda now_ms: self.engine.receive(frame, now_ms)))
+
+    def peer_lost(self, life: Life) -> None:
+        """A connection to that one's endpoint is lost, or so it seems."""
+        self._do(lambda: self._input("peer_lost", life, lambda now_ms: self.engine.peer_lost(life, now_ms)))
+
+    def seeds(self, endpoints: list[str]) -> None:
+        """Somebody has looked who is there."""
+        self._do(lambda: self._input("seeds", endpoints, lambda now_ms: self.engine.seeds(endpoints, now_ms)))
+
+    def _probed(self, life: Life, refused: bool) -> None:
+        act: Callable[[int], list[Effect]] = lambda now_ms: self.engine.probed(life, refused, now_ms)  # noqa: E731
+        self._do(lambda: self._input("probed", (life, refused), act))
+
+    # --- trouble --------------------------------------------------------------------------------------------------
 
     def pause(self, span_ms: int) -> None:
         """It does nothing for a while: what comes meanwhile waits."""
         world = self._world
         world.seen["pause"] += 1
-        until_us = world.now_us + span_ms * 1000
-        if until_us > self._paused_until_us:
-            self._paused_until_us = until_us
-            world.later(span_ms * 1000, self._resume)
+        self._paused_until_us = max(self._paused_until_us, world.now_us + span_ms * 1000)
+        world.later(span_ms * 1000, self._resume)
+
+    def block(self, span_ms: int) -> None:
+        """Its loop does not turn for a while; its heart goes on."""
+        world = self._world
+        world.seen["loop blocked"] += 1
+        world.seen["loop blocked too long"] += span_ms > STUCK_AFTER_MS
+        self._blocked_until_us = max(self._blocked_until_us, world.now_us + span_ms * 1000)
+        world.later(span_ms * 1000, self._resume)
+
+    def wake_up(self) -> None:
+        """Whatever holds it up is over, and so is the crash that it was to have."""
+        self._mark_trouble()
+        self._effects_left = None
+        self._paused_until_us = self._blocked_until_us = self._world.now_us
+        self._resume()
+
+    def crash(self, effects_count: int | None = None) -> None:
+        """It ends without a word: now, or when so many of the effects of its next inputs have been carried out."""
+        if effects_count is None:
+            self.end(killed=True)
+        else:
+            self._effects_left = effects_count
+
+    def end(self, *, killed: bool) -> None:
+        """It is over."""
+        if not self.is_over:
+            self.is_over = True
+            self.ended_us = self._world.now_us
+            self._deferred.clear()
+            self._sockets.close(killed=killed)
 
     @property
-    def is_paused(self) -> bool:
+    def is_stopped(self) -> bool:
+        """Whether it does nothing at all."""
         return self._world.now_us < self._paused_until_us
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether its loop does not turn."""
+        return self._world.now_us < self._blocked_until_us
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether it is stopped or blocked."""
+        return self.is_stopped or self.is_blocked
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether others have reason to miss it now."""
+        return self.is_over or self.is_stopped or self._is_stuck
+
+    @property
+    def _is_stuck(self) -> bool:
+        return self.is_blocked and self._world.now_us - self._turned_us >= _STUCK_US
+
+    @property
+    def _turns(self) -> bool:
+        return not (self.is_held_up or self._deferred or self.is_over)
+
+    def _mark_trouble(self) -> None:
+        now_us = self._world.now_us
+        if now_us <= self._paused_until_us or now_us - self._turned_us >= _STUCK_US:
+            self.troubled_us = now_us
+
     def _resume(self) -> None:
-        if self.is_paused:
+        self._mark_trouble()
+        if self.is_held_up or self.is_over:
             return
         deferred, self._deferred = self._deferred, []
+        self._deferred_beats_count = 0
         if self._world.rng.random() < 0.5:
             self._tick()
         for act in deferred:
-            act()
+            if not self.is_over:
+                act()
+
+    # --- its heart ------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> tuple[Frame, int]:
+        """What is to be published, and how many ms ago the loop last turned."""
+        now_us = self._world.now_us
+        if not self.is_blocked:
+            self._turned_us = max(self._turned_us, now_us - self._world.rng.randint(0, _CHAIN_US))
+        age_us = now_us - self._turned_us
+        return self.engine.beat(self.clock.ms() - age_us // 1000), age_us // 1000
+
+    def publish(self, frame: Frame) -> None:
+        """Let it be heard by all who want to."""
+        self._sockets.publish(frame)
 
     # --- turns ----------------------------------------------------------------------------------------------------
 
     def _do(self, act: Callable[[], None]) -> None:
-        if self.is_paused:
-            self._deferred.append(act)
-        else:
+        if self.is_over:
+            return
+        if self._turns:
             act()
+        else:
+            self._deferred.append(act)
 
     def _wake(self) -> None:
         if not self._turn_is_due:
@@ -182,7 +335,7 @@ class Node:
     def _tick(self) -> None:
         self._input("tick", None, self.engine.tick)
         deadline_ms = self.engine.deadline_ms()
-        if deadline_ms is not None and deadline_ms <= self._world.now_ms:
+        if deadline_ms is not None and deadline_ms <= self.clock.ms() and not self.is_over:
             raise BrokenPromise(f"a tick leaves a deadline in the past: {deadline_ms}")
 
     def _arm(self) -> None:
@@ -195,7 +348,7 @@ class Node:
         if deadline_ms is None:
             return
         world, number = self._world, self._alarm_number
-        at_us = (deadline_ms - world.begun_ms) * 1000
+        at_us = self.clock.true_us(deadline_ms)
         chance = world.rng.random()
         if chance < 0.03:
             world.seen["tick early"] += 1
@@ -225,32 +378,99 @@ class Node:
     ) -> None:
         """One step: let the engine act, have it judged, then do what it wants."""
         world = self._world
+        if self.is_over:
+            return
         if len(world.story) >= STEPS_MAX_COUNT:
             raise BrokenPromise(f"it never goes quiet: {STEPS_MAX_COUNT} steps")
-        step = Step(world.now_us, world.now_ms, self._name, what, given, calls or [])
+        now_ms = self.clock.ms()
+        step = Step(world.now_us, self.clock.us(), now_ms, self.place, what, given)
+        step.calls = calls or (self._calls_of(given) if isinstance(given, Frame) else [])
+        joined = self.engine.joined
         world.story.append(step)
         self._step = step
         try:
-            step.effects = act(world.now_ms)
+            step.effects = act(now_ms)
         except BrokenPromise:
             raise
         except Exception as error:
             raise BrokenPromise(f"the engine raised {type(error).__name__}: {error}") from error
         self._step = None
-        for checker in self.checkers:
-            checker.after(step)
+        step.joins = self.engine.joined and not joined
+        step.joined = self.engine.joined
+        self._turned_us = world.now_us
+        if not joined:
+            self._hold(step)
+        self._judge(step)
         for effect in step.effects:
+            if self._effects_left is not None:
+                self._effects_left -= 1
+                if self._effects_left < 0:
+                    world.seen["crash between two effects"] += 1
+                    self.end(killed=True)
+            if self.is_over:
+                return
             self._carry_out(effect)
         self._arm()
 
+    def _calls_of(self, frame: Frame) -> list[tuple[Asker, Call | GiveUp]]:
+        """What a client asks for."""
+        if frame.to not in (None, self.life):
+            return []
+        calls: list[tuple[Asker, Call | GiveUp]] = []
+        for message in frame.messages:
+            if isinstance(message, Request) and not isinstance(message.call, Leave):
+                calls.append(((frame.sender, message.ref), message.call))
+            elif isinstance(message, GiveUp):
+                calls.append(((frame.sender, message.ref), message))
+        return calls
+
+    def _hold(self, step: Step) -> None:
+        """What is enqueued before the node has joined waits until then, or until it is told to leave."""
+        leaves = any(isinstance(call, Leave) for _, call in step.calls)
+        if not step.joins and not leaves:
+            self._held += [(asker, call) for asker, call in step.calls if isinstance(call, Enqueue)]
+            step.calls = [(asker, call) for asker, call in step.calls if not isinstance(call, Enqueue)]
+            self._world.seen["enqueue before joining"] += not step.joined and len(self._held) > 0
+            return
+        step.calls = [*self._held, *step.calls] if step.joins else [*step.calls, *self._held]
+        self._held = []
+
+    def _judge(self, step: Step) -> None:
+        """Have it looked at: by the checkers of jobs where it has to do with jobs, by all others in any case."""
+        if step.what not in _NETWORK_INPUTS or step.is_about_jobs:
+            for checker in self.checkers:
+                checker.after(step)
+        else:
+            self._others_count += 1
+            if self._others_count % _LOOKS_EVERY == 0:
+                self._invariants.after(step)
+        self._world.witness.after(self, step)
+
     def _carry_out(self, effect: Effect) -> None:
+        world, sockets = self._world, self._sockets
         if isinstance(effect, Start):
             self.executor.submit(effect.runs)
         elif isinstance(effect, Reply):
             self.on_reply(effect.ref, effect.answer)
+            if isinstance(effect.answer, Left):
+                world.later(world.rng.randint(0, _GOES_US), lambda: self.end(killed=False))
         elif isinstance(effect, Send):
-            self._world.send(Frame(self.life, effect.to, effect.messages), effect.to)
-        elif isinstance(effect, Stop) and not self.executor.stop(effect.job):
+            self.said_count += 1
+            sockets.send(effect.to, effect.frame)
+        elif isinstance(effect, Knock):
+            self.said_count += 1
+            sockets.knock(effect.endpoint, effect.frame)
+        elif isinstance(effect, Connect):
+            sockets.connect(effect.member)
+        elif isinstance(effect, Disconnect):
+            sockets.disconnect(effect.life)
+        elif isinstance(effect, Probe):
+            life = effect.member.life
+            sockets.probe(effect.member, lambda refused: self._probed(life, refused))
+        elif isinstance(effect, Tell):
+            if isinstance(effect.fact, IdentityTaken):
+                world.later(world.rng.randint(0, _GOES_US), lambda: self.end(killed=False))
+        elif not self.executor.stop(effect.job):
             job = effect.job
             self._input("cannot_stop", job, lambda now_ms: self.engine.cannot_stop(job, now_ms))
 

@@ -79,7 +79,7 @@ class Plans:
             if job not in planned:
                 raise BrokenPromise("P7: somebody is left waiting for a job that is not live", job)
             self._seen["round awaited"] += 1
-        if step.what == "define":
+        if step.joins or (step.what == "define" and step.joined):
             self._on_define(step.now_ms)
         answers = step.answers()
         for asker, call in step.calls:

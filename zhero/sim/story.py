@@ -15,15 +15,29 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import Any, cast
 
-from ..core.effects import Asker, Effect, Reply, Send, Start, Stop, Tell
+from ..core.effects import Asker, Connect, Disconnect, Effect, Knock, Probe, Reply, Send, Start, Stop, Tell
 from ..core.entries import Entry
-from ..core.messages import Answer, Call, GiveUp, Listed, Response
-from ..core.values import Header, JobId, Life, Run
+from ..core.facts import (
+    IdentityTaken,
+    PeerDied,
+    PeerJoined,
+    PeerLagging,
+    PeerLeft,
+    PeerMisbehaved,
+    PeerRefuted,
+    PeerSuspected,
+)
+from ..core.messages import Answer, Call, Frame, GiveUp, Listed, Response
+from ..core.values import Header, JobId, Life, Member, Rumour, Run
 from ..lines import line
 
 _LIST_MAX_COUNT = 6
 _BYTES_MAX = 12
 _STORY_MAX_COUNT = 30
+_OF_MEMBERS = (
+    *(PeerJoined, PeerSuspected, PeerRefuted, PeerDied, PeerLeft, PeerLagging, PeerMisbehaved),
+    IdentityTaken,
+)
 _JOB_BITS_MIN = 64  # ids of jobs are 128 bits, nothing else here comes near
 
 
@@ -33,14 +47,17 @@ class Step:
 
     Attributes:
         at_us: true time, in microseconds since the world began.
-        now_ms: what the engine's clock says.
+        own_us: the same by the clock of the node.
+        now_ms: what that clock says to the engine.
         what: the method of the engine.
         given: what it was given.
-        calls: the calls in it, with who asked, in their order.
+        calls: the calls in it, with who asked, in their order; what was enqueued before the node had joined comes then.
+        joins, joined: whether the node became a member in it; whether it is one now.
         entries: what was decided, each with the name of its slice.
     """
 
     at_us: int
+    own_us: int
     now_ms: int
     node: str
     what: str
@@ -48,6 +65,8 @@ class Step:
     calls: list[tuple[Asker, Call | GiveUp]] = field(default_factory=list[tuple[Asker, Call | GiveUp]])
     entries: list[tuple[str, Entry]] = field(default_factory=list[tuple[str, Entry]])
     effects: list[Effect] = field(default_factory=list[Effect])
+    joins: bool = False
+    joined: bool = True
 
     def answers(self) -> dict[Asker, list[Answer]]:
         """Who was answered, and what; the parts of a long list are put together."""
@@ -57,7 +76,7 @@ class Step:
             if isinstance(effect, Reply):
                 found.setdefault(effect.ref, []).append(effect.answer)
             elif isinstance(effect, Send):
-                for message in effect.messages:
+                for message in effect.frame.messages:
                     if isinstance(message, Response):
                         asker = (effect.to, message.ref)
                         answer = message.answer
@@ -70,6 +89,11 @@ class Step:
                         found.setdefault(asker, []).append(answer)
         return found
 
+    @property
+    def is_about_jobs(self) -> bool:
+        """Whether a caller, a job or an executor has a part in it."""
+        return bool(self.calls or self.entries) or any(map(_is_about_jobs, self.effects))
+
     def lines(self, most: int = _LIST_MAX_COUNT) -> Iterator[str]:
         """The step as it is told; of a list, the first `most` items."""
         yield f"{self.at_us / 1000:>11.3f} → {self.node} {self.what} {text(self.given, most)}".rstrip()
@@ -77,6 +101,14 @@ class Step:
             yield f"{'':>11} · {name}: {text(entry, most)}"
         for effect in self.effects:
             yield from (f"{'':>11} {told}" for told in _effect_lines(effect, most))
+
+
+def _is_about_jobs(effect: Effect) -> bool:
+    if isinstance(effect, Tell):
+        return not isinstance(effect.fact, _OF_MEMBERS)
+    if isinstance(effect, Send):
+        return any(isinstance(message, Response) for message in effect.frame.messages)
+    return isinstance(effect, (Reply, Start, Stop))
 
 
 def _effect_lines(effect: Effect, most: int) -> Iterator[str]:
@@ -87,12 +119,22 @@ def _effect_lines(effect: Effect, most: int) -> Iterator[str]:
         for run in effect.runs:
             yield f"← start {_run_text(run)}"
     elif isinstance(effect, Send):
-        for message in effect.messages:
-            yield f"← to {effect.to.node.hex()[:6]}: {text(message, most)}"
+        yield f"← to {text(effect.to)}: {_frame_text(effect.frame, most)}"
+    elif isinstance(effect, Knock):
+        yield f"← knock at {effect.endpoint}: {_frame_text(effect.frame, most)}"
+    elif isinstance(effect, (Connect, Probe)):
+        yield f"← {type(effect).__name__.lower()} {effect.member.name} {text(effect.member.life)}"
+    elif isinstance(effect, Disconnect):
+        yield f"← disconnect {text(effect.life)}"
     elif isinstance(effect, Stop):
         yield f"← stop {job_name(effect.job)}"
     else:
         yield f"← reply {effect.ref}: {text(effect.answer, most)}"
+
+
+def _frame_text(frame: Frame, most: int) -> str:
+    numbered = f" from {frame.first}: {text(frame.numbered, most)}" if frame.numbered else ""
+    return f"{text(frame.messages, most)}{numbered} ack={frame.ack}"
 
 
 def _run_text(run: Run) -> str:
@@ -110,7 +152,11 @@ def text(value: Any, most: int = _LIST_MAX_COUNT) -> str:
     if isinstance(value, Enum):
         return str(value.value)
     if isinstance(value, Life):
-        return f"{value.node.hex()[:6]}.{value.life}"
+        return f"{value.node.hex()[:6]}-{value.boot % 1000:03}.{value.life}"
+    if isinstance(value, Member):
+        return f"{value.name} {text(value.life)}"
+    if isinstance(value, Rumour):
+        return f"<{text(value.member)} {value.standing.value} count={value.count} joined={value.joined}>"
     if isinstance(value, Header):
         return f"{value.task}/{value.scope}/{value.priority}"
     if isinstance(value, bytes):

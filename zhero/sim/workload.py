@@ -35,6 +35,7 @@ from ..core.messages import (
     StopTask,
 )
 from ..core.values import (
+    NO_PARAMS,
     Failure,
     Finished,
     IdSource,
@@ -141,9 +142,9 @@ class Options:
         pace_ms: mean time between two calls of one caller.
         workers, window: slots of the executor, and how many more jobs it holds in advance.
         clients: callers over the network, besides the local one.
-        pause_every_ms, reload_every_ms: mean time between two of them; 0: never.
+        reload_every_ms: mean time between two of them; 0: never.
         all_return: definitions that have vanished come back when the load ends.
-        leaves: the node is told to leave when the load ends.
+        leaves: a node is told to leave when the load ends.
     """
 
     load_ms: int
@@ -151,7 +152,6 @@ class Options:
     workers: int
     window: int
     clients: int
-    pause_every_ms: int
     reload_every_ms: int
     all_return: bool
     leaves: bool
@@ -177,7 +177,6 @@ class Options:
             workers=rng.choice((1, 1, 2, 4, 8)),
             window=rng.choice((0, 0, 1, 4)),
             clients=rng.randint(1, 3),
-            pause_every_ms=rng.choice((0, 3_000, 10_000)),
             reload_every_ms=rng.choice((0, 4_000, 10_000)),
             all_return=rng.random() < 0.7,
             leaves=rng.random() < 0.3,
@@ -185,7 +184,6 @@ class Options:
         )
 
 
-_PERIODIC_MIN_COUNT = 5
 _FLOODS_MAX_COUNT = 6
 """In one world: each costs as much as all the rest of it."""
 
@@ -194,10 +192,12 @@ class Workload:
     """Draws calls for all callers of one world.
 
     Args:
-        kinds: the tasks there are; None: all that run when enqueued, and most of the periodic ones.
+        kinds: the tasks there are; None: all that run when enqueued, and this share of the periodic ones.
     """
 
-    def __init__(self, rng: Random, limits: Limits, kinds: Sequence[Kind] | None = None) -> None:
+    def __init__(
+        self, rng: Random, limits: Limits, kinds: Sequence[Kind] | None = None, periodic: float = 0.85
+    ) -> None:
         self._rng = rng
         self._limits = limits
         self._count = 0
@@ -205,7 +205,7 @@ class Workload:
         self._jobs: deque[JobId] = deque(maxlen=60)  # jobs that somebody has enqueued or seen
         self._dead: deque[JobId] = deque(maxlen=10)
         self._sent: deque[Enqueue] = deque(maxlen=30)
-        self.kinds = [*KINDS, *_most_of(PERIODIC, rng)] if kinds is None else [*kinds]
+        self.kinds = [*KINDS, *_some_of(PERIODIC, periodic, rng)] if kinds is None else [*kinds]
         self._called = [kind for kind in self.kinds if not kind.spec.frequency_ms]
         self._periodic = [kind.spec.name for kind in self.kinds if kind.spec.frequency_ms]
         ways: list[tuple[Callable[[IdSource], Call], float]] = [
@@ -249,6 +249,11 @@ class Workload:
         elif isinstance(answer, Listed):
             for info in answer.jobs[:5]:
                 (self._dead if info.state is State.DEAD else self._jobs).append(info.job)
+
+    @property
+    def called(self) -> list[TaskSpec]:
+        """The tasks that only run when enqueued."""
+        return [kind.spec for kind in self._called]
 
     def last_wish(self, ids: IdSource) -> Call:
         """An enqueue like any other, for a node that is to refuse it."""
@@ -334,7 +339,10 @@ class Workload:
 
     def _schedule(self, ids: IdSource) -> Call:
         delay_ms = self._rng.choice((0, 0, self._rng.randint(1, 5_000)))
-        return self._enqueue([ids.take()], delay_ms, self._rng.choice(self._periodic))
+        call = self._enqueue([ids.take()], delay_ms, self._rng.choice(self._periodic))
+        if self._rng.random() < 0.9:
+            call.jobs = [(job, NO_PARAMS) for job, _ in call.jobs]
+        return call
 
     def _wrong(self, ids: IdSource) -> Call:
         """What must be refused."""
@@ -355,6 +363,6 @@ class Workload:
         )
 
 
-def _most_of(kinds: Sequence[Kind], rng: Random) -> list[Kind]:
-    most = [kind for kind in kinds if rng.random() < 0.85]
-    return most if len(most) >= _PERIODIC_MIN_COUNT else list(kinds)
+def _some_of(kinds: Sequence[Kind], share: float, rng: Random) -> list[Kind]:
+    some = [kind for kind in kinds if rng.random() < share]
+    return some or [rng.choice(kinds)]
