@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MIB = 1024 * 1024
+SOLO_AFTER_MS = 5_000
+"""A node whose neighbours do not answer works alone after so long, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,9 @@ class Limits:
         id_ttl_ms: how long an id of the caller's own is remembered after its job's end.
         waiters_max_count: callers who wait for results; beyond it the next one is refused.
         answer_max_bytes: of a list that is sent to a client, per frame.
+        backups: copies of each slice at other members, as far as there are others.
+        accept_timeout_ms: how long an enqueue waits for them.
+        solo_after_ms: a node whose neighbours do not answer works alone after so long.
     """
 
     jobs_max: int = 2_000_000
@@ -38,6 +43,9 @@ class Limits:
     id_ttl_ms: int = 24 * 3600 * 1000
     waiters_max_count: int = 1_000_000
     answer_max_bytes: int = 256 * 1024
+    backups: int = 1
+    accept_timeout_ms: int = 10_000
+    solo_after_ms: int = SOLO_AFTER_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +96,6 @@ PROFILES: dict[str, Profile] = {
 
 STUCK_AFTER_MS = 60_000
 """A loop that has not turned for so long is given up: its heart falls silent."""
-SOLO_AFTER_MS = 5_000
-"""A node whose neighbours do not answer works alone after so long."""
 LINK_WINDOW_COUNT = 256
 """Numbered messages to one member that are under way without a receipt; the rest waits."""
 LINK_WINDOW_BYTES = 4 * MIB
@@ -104,6 +110,8 @@ TOMBSTONE_MS = 24 * 3600 * 1000
 FREQUENCY_MIN_MS = 10
 """A `frequency` of 1 to 9 is refused: it is milliseconds, and whoever writes 5 means seconds."""
 PRIORITY_MAX = 100
+BACKUPS_MAX = 2
+"""Copies of a job besides its home's: two survive the death of any two members, and each is paid by every enqueue."""
 SPAN_MAX_MS = 10 * 365 * 24 * 3600 * 1000
 """Ten years: the longest wait a job or a period may have."""
 NAME_MAX_LENGTH = 200
@@ -129,9 +137,12 @@ ENTRIES_MAX_COUNT = 10_000
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "workers": (0, 10_000),
+    "backups": (0, BACKUPS_MAX),
+    "accept_timeout": (0.1, 3600),
+    "solo_after": (0, 3600),
     "drain_timeout": (0, 24 * 3600),
     "max_jobs": (1, 100_000_000),
     "max_bytes": (1, 1024 * 1024 * MIB),
     "max_payload": (1, FRAME_MAX_BYTES - 64 * 1024),
 }
-"""Least and most of each number that a user sets. `drain_timeout` in seconds; a payload must fit into a frame."""
+"""Least and most of each number that a user sets. Timeouts in seconds; a payload must fit into a frame."""

@@ -46,6 +46,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_orig
 from msgpack import packb, unpackb
 
 from .config import FRAME_MAX_BYTES, MESSAGES_MAX_COUNT
+from .core import entries as made
 from .core import messages as said
 from .core.messages import Frame
 from .core.values import JobId, NodeId
@@ -75,6 +76,33 @@ KINDS: dict[type, int] = {
     said.Ask: 18,
     said.Answered: 19,
     said.IdentityInUse: 20,
+    # copies, loans, homes
+    said.Follow: 21,
+    said.Copied: 22,
+    said.Entries: 23,
+    said.Received: 24,
+    said.Followers: 25,
+    said.Unfollow: 26,
+    said.Have: 27,
+    said.AskHeld: 28,
+    said.Held: 29,
+    said.Took: 30,
+    said.Owns: 31,
+    said.Offer: 73,
+    said.OfferTaken: 74,
+    said.OfferRefused: 75,
+    said.Grant: 80,
+    said.Began: 81,
+    said.Reported: 82,
+    said.GiveBack: 83,
+    said.Settled: 84,
+    said.Recall: 85,
+    said.CannotStop: 86,
+    said.Hungry: 87,
+    said.Sated: 88,
+    said.Waiting: 89,
+    said.CheckLoans: 90,
+    said.NotHeld: 91,
     # calls
     said.Enqueue: 32,
     said.Cancel: 33,
@@ -99,6 +127,26 @@ KINDS: dict[type, int] = {
     said.Stats: 70,
     said.ClusterStatus: 71,
     said.Left: 72,
+    # entries
+    made.Put: 96,
+    made.Due: 97,
+    made.Lent: 98,
+    made.Returned: 99,
+    made.Orphaned: 100,
+    made.Adopted: 101,
+    made.Done: 102,
+    made.Waits: 103,
+    made.Died: 104,
+    made.CancelAsked: 105,
+    made.Revived: 106,
+    made.Dropped: 107,
+    made.Spread: 108,
+    made.Planned: 109,
+    made.PlanStopped: 110,
+    made.Advanced: 111,
+    made.Imported: 112,
+    made.Moved: 113,
+    made.Rehomed: 114,
 }
 """The number of each kind. Never change one, never give one out twice, not even when its kind is gone."""
 

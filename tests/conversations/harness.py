@@ -32,6 +32,7 @@ from zhero.core.facts import (
     JobQueued,
     JobRetried,
     JobStarted,
+    OwnerChanged,
     PeerMisbehaved,
     TaskMissing,
     TaskScheduled,
@@ -561,6 +562,10 @@ class Conversation:
                 return f"ignored a verdict {self._names[job]} attempt={attempt}"
             case PeerMisbehaved(_, what):
                 return f"misbehaved: {what}"
+            case OwnerChanged(owner, epoch):
+                return f"owner {owner.name} epoch={epoch}"
+            case _:
+                raise AssertionError(f"{fact} is told to nobody who is alone")
 
 
 def _under(what: str, lines: Sequence[str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from zhero.config import Limits
 from zhero.core.entries import Entry
 from zhero.core.jobs import Slice
 from zhero.core.messages import Accepted, Cancel, Did, Discard, Enqueue, Refusal, Refused, Retry, StartTask, StopTask
-from zhero.core.replication import Stream
+from zhero.core.streams import Stream
 from zhero.core.values import NO_PARAMS, JobId, State, TaskSpec, Verdict, part_id
 
 from ..conversations.harness import ME, Node

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from msgpack import packb, unpackb
 
 from zhero import wire
-from zhero.core.messages import Answer, Call, Frame, Request, Response
-from zhero.core.values import JobId, Life, NodeId
+from zhero.core.entries import Entry
+from zhero.core.messages import Answer, Call, Entries, Frame, Request, Response
+from zhero.core.values import JobId, Life, NodeId, StreamId
 
 TAG = wire.cluster_tag("garden")
 HEADER = b"zh\x01"
@@ -73,6 +74,8 @@ def test_each_kind_comes_back_the_same(kind: type, data: st.DataObject) -> None:
         said = Request(1, said)
     elif isinstance(said, Answer):
         said = Response(1, said)
+    elif isinstance(said, Entry):
+        said = Entries(data.draw(values(StreamId)), 1, [said])
     comes_back(Frame(data.draw(LIVES), None, [said]))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multiple, precondition, rule
 
@@ -130,7 +131,12 @@ PLACES = st.integers(0, 2)
 
 
 class AnyCluster(RuleBasedStateMachine):
-    """Three places and a process at each, as long as it lives; at the end those that live have to agree."""
+    """Three places and a process at each, as long as it lives.
+
+    At the end those that live have to agree, and what they have accepted has to end.
+    """
+
+    jobs = Bundle("jobs")
 
     @initialize(
         seed=st.integers(0, 10), knows=st.sampled_from(["all", "first"]), profile=st.sampled_from(["lan", "fast"])
@@ -191,12 +197,45 @@ class AnyCluster(RuleBasedStateMachine):
         if one != other:
             self.do(lambda: self.world.network.lose(self.world.places[one].name, self.world.places[other].name))
 
-    @rule(which=PLACES)
-    def ask_all(self, which: int) -> None:
+    def ask(self, which: int, call: Call) -> None:
         place = self.world.places[which]
         if place.living is not None and place.local is not None:
             ask = place.local.ask
-            self.do(lambda: ask(CountJobs()))
+            self.do(lambda: ask(call))
+
+    @rule(
+        target=jobs,
+        which=PLACES,
+        task=st.sampled_from(CALLED),
+        count=st.sampled_from([1, 1, 2, 9]),
+        delay_ms=SPANS_MS,
+        params=st.sampled_from(PARAMS),
+    )
+    def enqueue(self, which: int, task: str, count: int, delay_ms: int, params: bytes) -> Any:
+        local = self.world.places[which].local
+        if local is None or self.world.places[which].living is None:
+            return multiple()
+        jobs = [(local.ids().take(), params) for _ in range(count)]
+        self.ask(which, Enqueue(task, jobs, delay_ms=delay_ms))
+        return multiple(*[job for job, _ in jobs[:2]])
+
+    @rule(target=jobs, which=PLACES, task=st.sampled_from(CALLED), key=st.sampled_from("ab"), delay_ms=SPANS_MS)
+    def enqueue_under_an_id_of_ones_own(self, which: int, task: str, key: str, delay_ms: int) -> JobId:
+        job = keyed_id(task, key)
+        self.ask(which, Enqueue(task, [(job, PARAMS[0])], delay_ms=delay_ms, keyed=True))
+        return job
+
+    @rule(which=PLACES, job=jobs, kind=st.sampled_from([Cancel, AwaitResult, Retry, Discard, FindJob]))
+    def ask_about(self, which: int, job: JobId, kind: Any) -> None:
+        self.ask(which, kind(job))
+
+    @rule(which=PLACES, task=st.sampled_from(ROUNDS), kind=st.sampled_from([StopTask, StartTask]))
+    def stop_or_start(self, which: int, task: str, kind: Any) -> None:
+        self.ask(which, kind(task))
+
+    @rule(which=PLACES)
+    def ask_all(self, which: int) -> None:
+        self.ask(which, CountJobs())
 
     @rule(span_ms=st.sampled_from([1, 100, 1500, 10_000]))
     def let_time_pass(self, span_ms: int) -> None:
@@ -207,17 +246,18 @@ class AnyCluster(RuleBasedStateMachine):
             self.do(self.world.settle)
 
 
-def _thorough(examples: int) -> settings:
+def _thorough(examples: int, steps: int, *, shrinks: bool) -> settings:
     return settings(
         max_examples=examples,
-        stateful_step_count=30,
+        stateful_step_count=steps,
         deadline=None,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate, *([Phase.shrink] if shrinks else [])],
         suppress_health_check=list(HealthCheck),
         derandomize=True,
     )
 
 
-AnyWorld.TestCase.settings = _thorough(60)
-AnyCluster.TestCase.settings = _thorough(40)
+AnyWorld.TestCase.settings = _thorough(60, 30, shrinks=True)
+AnyCluster.TestCase.settings = _thorough(25, 25, shrinks="ZHERO_SHRINK" in os.environ)  # it takes very long
 TestAnyWorld = AnyWorld.TestCase
 TestAnyCluster = AnyCluster.TestCase

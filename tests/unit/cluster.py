@@ -2,37 +2,74 @@
 
 Time goes in steps of a millisecond; a frame takes one. Beats are published as a heart does it. What can go wrong is
 said by the test: a node is killed or stopped, a way between two is cut. (The simulator draws its faults itself.)
+
+A peer has an executor if the test says how long its runs take (`Peer.works_ms`); all that begins is in `Cluster.begun`.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from dataclasses import replace
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import TypeVar
 
 from zhero.config import PROFILES, Limits
-from zhero.core.effects import Connect, Disconnect, Effect, Knock, Probe, Reply, Send, Start, Tell
+from zhero.core.effects import Connect, Disconnect, Effect, Knock, Probe, Reply, Send, Start, Stop, Tell
 from zhero.core.engine import Engine
 from zhero.core.facts import Fact
-from zhero.core.messages import Answer, Beat, Call, Frame
-from zhero.core.values import Life, Member, NodeId, Run, TaskSpec
+from zhero.core.messages import Answer, AwaitResult, Beat, Call, Ended, Enqueue, Frame, Message
+from zhero.core.values import (
+    NO_PARAMS,
+    SUCCEEDED,
+    Finished,
+    JobId,
+    Life,
+    Member,
+    NodeId,
+    Outcome,
+    Run,
+    Status,
+    TaskSpec,
+    Verdict,
+)
 
 F = TypeVar("F")
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that an executor has begun."""
+
+    peer: str
+    run: Run
+    at_ms: int
 
 
 class Peer:
     """One engine and what it has said to the world."""
 
-    def __init__(self, cluster: Cluster, name: str, seeds: list[str], boot: int, *, node: NodeId | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str,
+        seeds: list[str],
+        boot: int,
+        *,
+        node: NodeId | None = None,
+        limits: Limits | None = None,
+        ahead_ms: int = 0,
+    ) -> None:
         number = len(cluster.peers) + 1
         self.name = name
         endpoint = f"tcp://{name}:1"
         life = Life(node or NodeId(number.to_bytes(16)), boot, 0)
         member = Member(life, name, endpoint, number, "0", f"tcp://{name}:2")
-        self.engine = Engine(member, Limits(), cluster.now_ms, Random(number), profile=PROFILES["lan"], seeds=seeds)
+        limits = limits or Limits()
+        self.cluster = cluster
+        self.ahead_ms = ahead_ms  # its clock is wrong by so much
+        self.engine = Engine(member, limits, self.clock_ms, Random(number), profile=PROFILES["lan"], seeds=seeds)
         self.facts: list[Fact] = []
         self.replies: dict[int, Answer] = {}
         self.runs: list[Run] = []
@@ -43,11 +80,12 @@ class Peer:
         self.beats = 0
         self.next_beat_ms = cluster.now_ms + 1
         self.inbox: deque[tuple[int, Frame]] = deque()
-        self._cluster = cluster
+        self.works_ms: int | None = None  # how long a run takes; None: it has no executor
+        self.executing: dict[JobId, Run] = {}
         self._ref = 0
 
     def do(self, act: Callable[[int], list[Effect]]) -> None:
-        for effect in act(self._cluster.now_ms):
+        for effect in act(self.clock_ms):
             self._carry_out(effect)
         self.engine.check()
 
@@ -56,6 +94,28 @@ class Peer:
         ref = self._ref
         self.do(partial(self.engine.call, ref, call))
         return ref
+
+    def put(self, task: str, count: int = 1, delay_ms: int = 0, *, params: bytes = NO_PARAMS) -> list[JobId]:
+        """Enqueue some. `accepted` says whether they were accepted."""
+        jobs = [self.cluster.new_id() for _ in range(count)]
+        self.ask(Enqueue(task, [(job, params) for job in jobs], delay_ms=delay_ms))
+        return jobs
+
+    @property
+    def answer(self) -> Answer | None:
+        """Of the last call; None: there is none yet."""
+        return self.replies.get(self._ref)
+
+    def hear(self, call: Call, within_ms: int = 10_000) -> Answer:
+        """Ask, and let time pass until there is an answer."""
+        ref = self.ask(call)
+        self.cluster.until(lambda: ref in self.replies, within_ms)
+        return self.replies[ref]
+
+    def outcomes(self, jobs: Iterable[JobId], within_ms: int = 10_000) -> Counter[str]:
+        """How those jobs have ended, or will within that span."""
+        answers = [self.hear(AwaitResult(job), within_ms) for job in jobs]
+        return Counter(it.outcome.status.value if isinstance(it, Ended) else repr(it) for it in answers)
 
     def hear_lost(self, life: Life) -> None:
         """Its connection to that one is lost."""
@@ -73,12 +133,26 @@ class Peer:
         return self.engine.me.life
 
     @property
+    def clock_ms(self) -> int:
+        return self.cluster.now_ms + self.ahead_ms
+
+    @property
+    def turns(self) -> bool:
+        """Whether its loop does."""
+        return not self.stopped and self.age_from_ms is None
+
+    @property
+    def owns(self) -> bool:
+        """Whether it believes that it is the owner."""
+        return self.engine.owner == self.life
+
+    @property
     def view(self) -> list[str]:
         """Names of the members that it sees, oldest first."""
-        return [status.member.name for status in self.engine.members(self._cluster.now_ms)]
+        return [status.member.name for status in self.engine.members(self.clock_ms)]
 
     def _carry_out(self, effect: Effect) -> None:
-        cluster = self._cluster
+        cluster = self.cluster
         match effect:
             case Send(to, frame):
                 member = self.links.get(to)
@@ -97,29 +171,76 @@ class Peer:
                 self.replies[ref] = answer
             case Start(runs):
                 self.runs += runs
+                for run in runs if self.works_ms is not None else ():
+                    self._begin(run)
+            case Stop(job):
+                if job in self.executing:
+                    cluster.later(1, partial(self._end, self.executing[job], Verdict.CANCELLED), self)
             case Tell(fact):
                 self.facts.append(fact)
             case _:
                 pass
 
+    # --- its executor ---------------------------------------------------------------------------------------------
+
+    def _begin(self, run: Run) -> None:
+        assert self.works_ms is not None
+        self.executing[run.job] = run
+        self.cluster.begun.append(Begun(self.name, run, self.cluster.now_ms))
+        self.cluster.later(1, partial(self.do, partial(self.engine.started, [run.job])), self)
+        self.cluster.later(1 + self.works_ms, partial(self._end, run, Verdict.DONE), self)
+
+    def _end(self, run: Run, verdict: Verdict) -> None:
+        if self.executing.get(run.job) is run:
+            del self.executing[run.job]
+            outcome = SUCCEEDED if verdict is Verdict.DONE else Outcome(Status.CANCELLED)
+            self.do(partial(self.engine.finished, [Finished(run.job, run.attempt, verdict, outcome)]))
+
 
 class Cluster:
     """Peers, their time and the ways between them."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits
         self.now_ms = 1_000_000
+        self.begun: list[Begun] = []
         self.peers: dict[str, Peer] = {}
         self.cuts: set[tuple[str, str]] = set()  # from, to
         self.frames: list[Frame] = []  # all that was said, beats apart
         self._later: list[tuple[int, Peer, Callable[[], None]]] = []
+        self._ids = 77 << 64
 
-    def start(self, name: str, *seeds: str, endpoint_of: str | None = None) -> Peer:
+    def new_id(self) -> JobId:
+        self._ids += 1
+        return JobId(self._ids)
+
+    def start(self, name: str, *seeds: str, slots: int = 4, ahead_ms: int = 0) -> Peer:
         """A process begins; `seeds` are names."""
-        peer = Peer(self, name, [f"tcp://{seed}:1" for seed in seeds], self.now_ms + len(self.peers))
+        endpoints = [f"tcp://{seed}:1" for seed in seeds]
+        boot = self.now_ms + len(self.peers)
+        peer = Peer(self, name, endpoints, boot, limits=self.limits, ahead_ms=ahead_ms)
         self.peers[name] = peer
         self._run(peer)
-        peer.do(partial(peer.engine.capacity, 4))
+        peer.do(partial(peer.engine.capacity, slots))
         return peer
+
+    def runs_of(self, jobs: Iterable[JobId]) -> list[Begun]:
+        """All runs of those jobs, in the order in which they began."""
+        wanted = set(jobs)
+        return [it for it in self.begun if it.run.job in wanted]
+
+    def shares(self, jobs: Iterable[JobId]) -> Counter[str]:
+        """Who has begun how many of these."""
+        return Counter(it.peer for it in self.runs_of(jobs))
+
+    def repeats(self, jobs: Iterable[JobId]) -> set[JobId]:
+        """Which of these have begun more than once."""
+        counts = Counter(it.run.job for it in self.runs_of(jobs))
+        return {job for job, count in counts.items() if count > 1}
+
+    def said(self, kind: type[Message]) -> list[Message]:
+        """Everything of one kind that was said, repeats among it."""
+        return [it for frame in self.frames for it in (*frame.messages, *frame.numbered) if isinstance(it, kind)]
 
     def restart(self, name: str, *seeds: str) -> Peer:
         """A new process on the same endpoints."""
@@ -149,8 +270,8 @@ class Cluster:
         until_ms = self.now_ms + span_ms
         while (next_ms := self._next_ms()) <= until_ms:
             self.now_ms = max(self.now_ms, next_ms)
-            due = [it for it in self._later if it[0] <= self.now_ms]
-            self._later = [it for it in self._later if it[0] > self.now_ms]
+            due = [it for it in self._later if it[0] <= self.now_ms and it[1].turns]
+            self._later = [it for it in self._later if it[0] > self.now_ms or not it[1].turns]
             for _, peer, act in due:
                 if peer.running:
                     act()
@@ -158,8 +279,15 @@ class Cluster:
                 self._run(peer)
         self.now_ms = until_ms
 
+    def until(self, condition: Callable[[], bool], within_ms: int = 10_000) -> None:
+        """Let time pass until something is so."""
+        until_ms = self.now_ms + within_ms
+        while not condition():
+            assert self.now_ms < until_ms, f"not within {within_ms} ms"
+            self.run(min(10, until_ms - self.now_ms))
+
     def _next_ms(self) -> int:
-        moments = [at_ms for at_ms, _, _ in self._later]
+        moments = [at_ms for at_ms, peer, _ in self._later if peer.turns]
         for peer in self._alive():
             if peer.stopped:
                 continue
@@ -167,7 +295,7 @@ class Cluster:
             deadline_ms = peer.engine.deadline_ms()
             if peer.age_from_ms is None:
                 moments += [peer.inbox[0][0]] if peer.inbox else []
-                moments += [] if deadline_ms is None else [deadline_ms]
+                moments += [] if deadline_ms is None else [deadline_ms - peer.ahead_ms]
         return min(moments, default=1 << 62)
 
     def later(self, span_ms: int, act: Callable[[], None], peer: Peer) -> None:
@@ -188,12 +316,12 @@ class Cluster:
             _, frame = peer.inbox.popleft()
             peer.do(partial(peer.engine.receive, frame))
         deadline_ms = peer.engine.deadline_ms()
-        if deadline_ms is not None and deadline_ms <= self.now_ms:
+        if deadline_ms is not None and deadline_ms <= peer.clock_ms:
             peer.do(peer.engine.tick)
 
     def _publish(self, peer: Peer) -> None:
         peer.beats += 1
-        frame = peer.engine.beat(self.now_ms)
+        frame = peer.engine.beat(peer.clock_ms)
         (beat,) = frame.messages
         assert isinstance(beat, Beat)
         age_ms = 0 if peer.age_from_ms is None else self.now_ms - peer.age_from_ms
@@ -216,3 +344,33 @@ class Cluster:
         name = endpoint.removeprefix("tcp://").partition(":")[0]
         peer = self.peers.get(name)
         return peer if peer is not None and peer.running else None
+
+
+T = TaskSpec("t", result_ttl_ms=3_600_000)
+ONCE = TaskSpec("once", once=True)
+ALL = TaskSpec("all", scope="all")
+TICK = TaskSpec("tick", frequency_ms=1_000)
+
+
+def formed(
+    *names: str,
+    works_ms: int | None = 5,
+    limits: Limits | None = None,
+    slots: int = 4,
+    specs: tuple[TaskSpec, ...] = (),
+    ahead_ms: dict[str, int] | None = None,
+) -> Cluster:
+    """A cluster that has stood for a while, with an owner, and copies of what there is."""
+    cluster = Cluster(limits)
+    for name in names:
+        peer = cluster.start(
+            name, *(other for other in names if other != name), slots=slots, ahead_ms=(ahead_ms or {}).get(name, 0)
+        )
+        peer.works_ms = works_ms
+        peer.define(T, ONCE, ALL, *specs)
+    cluster.run(8_000)
+    for peer in cluster.peers.values():
+        assert len(peer.view) == len(names)
+        assert peer.engine.owner is not None
+    assert sum(peer.owns for peer in cluster.peers.values()) == 1
+    return cluster

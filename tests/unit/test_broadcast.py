@@ -154,14 +154,14 @@ def test_only_rounds_are_skipped_and_only_for_rounds() -> None:
 
 
 def test_an_all_job_put_again_leaves_alone_a_part_of_the_first_that_runs_again() -> None:
-    node = Node(replace(CLEAN, result_ttl_ms=100), capacity=5, limits=Limits(id_ttl_ms=1000))
+    node = Node(replace(CLEAN, result_ttl_ms=100), capacity=5, limits=Limits(id_ttl_ms=70_000))
     job = keyed_id("clean", "march")
     part = part_id(job, ME.life.node)
     call = Enqueue("clean", [(job, NO_PARAMS)], keyed=True)
     node.ask(call)
     node.finished(part, Verdict.DEAD)
     node.ask(Retry(part))
-    node.tick(1000)  # the id is forgotten, and the part of the first job runs still
+    node.tick(70_000)  # the id is forgotten, and the part of the first job runs still
     node.ask(call)
     assert node.starts == []
     skipped = Outcome(Status.SKIPPED)

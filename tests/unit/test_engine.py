@@ -15,6 +15,7 @@ from zhero.core.facts import (
     JobQueued,
     JobRetried,
     JobStarted,
+    OwnerChanged,
     PeerMisbehaved,
     VerdictIgnored,
 )
@@ -188,12 +189,12 @@ def test_who_asks_again_is_told_accepted_even_when_there_is_no_room_or_the_node_
 
 
 def test_an_id_of_the_callers_own_is_one_job_also_when_its_result_is_forgotten() -> None:
-    node = Node(TaskSpec("mail", result_ttl_ms=0), capacity=1, limits=Limits(id_ttl_ms=5000))
+    node = Node(TaskSpec("mail", result_ttl_ms=0), capacity=1, limits=Limits(id_ttl_ms=70_000))
     job = keyed_id("mail", "invoice-17")
     call = Enqueue("mail", [(job, NO_PARAMS)], keyed=True)
     node.ask(call)
     node.finished(job)
-    node.tick(4999)
+    node.tick(69_999)
     assert node.ask(call) == Accepted([job])
     assert node.starts == []
     node.tick(1)
@@ -430,7 +431,7 @@ def test_all_answers_to_one_frame_are_one_message_to_one_process() -> None:
     (send,) = [effect for effect in node.effects if isinstance(effect, Send)]
     assert send.to == node.clients["cli"]
     assert send.frame.messages == [
-        Welcome(ME, Limits().payload_max_bytes),
+        Welcome(ME, Limits().payload_max_bytes, node.now_ms),
         Response(0, Accepted([A])),
         Response(2, Counted({"global": 1, "local": 0, "delayed": 0, "processing": 0})),
         Response(3, Did(False)),
@@ -444,7 +445,7 @@ def test_a_client_can_neither_make_the_node_leave_nor_answer_it() -> None:
     node.say("cli", Request(1, Leave(0)))
     node.say("cli", Response(1, Did(True)))
     told = [effect.fact for effect in node.all_effects if isinstance(effect, Tell)]
-    assert [type(fact) for fact in told] == [PeerMisbehaved, PeerMisbehaved]
+    assert [type(fact) for fact in told] == [OwnerChanged, PeerMisbehaved, PeerMisbehaved]
     assert isinstance(node.ask(mail(A)), Accepted)
 
 

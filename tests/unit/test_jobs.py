@@ -25,6 +25,7 @@ from zhero.core.entries import (
     Waits,
 )
 from zhero.core.jobs import Slice
+from zhero.core.memory import TOMB_MS
 from zhero.core.values import (
     NO_JOB,
     SUCCEEDED,
@@ -215,10 +216,14 @@ def test_an_end_is_told_with_the_job_as_it_was() -> None:
     assert kept.memory.outcome(A) is SUCCEEDED
 
 
-def test_an_outcome_that_nobody_will_ask_for_is_not_kept() -> None:
+def test_of_a_job_whose_outcome_is_not_kept_it_is_known_for_a_while_that_it_has_ended() -> None:
     kept = a_slice()
     kept.apply(put(A, header=Header("mail", result_ttl_ms=0)))
     kept.apply(Done([A], [CANCELLED], 1))
+    assert kept.memory.outcome(A) is None
+    kept.memory.forget(TOMB_MS)
+    assert A in kept.memory
+    kept.memory.forget(TOMB_MS + 1)
     assert A not in kept.memory
 
 

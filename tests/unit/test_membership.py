@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from tests.unit.cluster import Cluster, Peer
@@ -22,20 +24,36 @@ from zhero.core.facts import (
 from zhero.core.messages import (
     Accepted,
     AskStatus,
+    AwaitResult,
     ClusterStatus,
     Counted,
     CountJobs,
+    Ended,
     Enqueue,
     FindJob,
+    Frame,
     Leave,
     Left,
     Listed,
     ListJobs,
     Ping,
     ProbeFor,
+    Rumours,
     Sync,
 )
-from zhero.core.values import NO_PARAMS, JobId, Standing, TaskSpec
+from zhero.core.values import (
+    NO_PARAMS,
+    SUCCEEDED,
+    Finished,
+    JobId,
+    Life,
+    NodeId,
+    Rumour,
+    Standing,
+    State,
+    TaskSpec,
+    Verdict,
+)
 
 LAN = PROFILES["lan"]
 HELLO = TaskSpec("hello")
@@ -179,15 +197,11 @@ def test_a_refused_connect_shows_nothing_where_no_beat_ever_came() -> None:
     assert a.told(PeerDied) == []  # its address may be one that only it can dial
 
 
-def _frame_of_join(peer: Peer):  # type: ignore[no-untyped-def]
-    from zhero.core.messages import Frame
-
+def _frame_of_join(peer: Peer) -> Frame:
     return Frame(peer.life, None, [Sync([_rumour_of(peer)], False)])
 
 
-def _rumour_of(peer: Peer):  # type: ignore[no-untyped-def]
-    from zhero.core.values import Rumour
-
+def _rumour_of(peer: Peer) -> Rumour:
     return Rumour(peer.engine.me, Standing.ALIVE, 0, 0)
 
 
@@ -229,10 +243,11 @@ def test_a_node_that_was_given_up_comes_back_under_its_next_life() -> None:
 
 
 def test_what_a_reborn_node_runs_it_goes_on_running() -> None:
-    cluster, a, _, c = three()
+    cluster, a, b, c = three()
     c.define(HELLO, TaskSpec("tell", scope="all"))
     c.ask(Enqueue("hello", [(JobId(7), NO_PARAMS)]))
     c.ask(Enqueue("tell", [(JobId(8), NO_PARAMS)]))
+    cluster.run(10)
     assert len(c.runs) == 2
     c.stopped = True
     cluster.run(12_000)
@@ -243,8 +258,17 @@ def test_what_a_reborn_node_runs_it_goes_on_running() -> None:
     cluster.run(50)
     listed = a.replies[ref]
     assert isinstance(listed, Listed)
-    assert {info.node for info in listed.jobs} == {info.home for info in listed.jobs} == {c.life}
+    (info,) = listed.jobs  # what each member was to run is lost with the member
+    assert (info.job, info.node, info.home, info.state) == (JobId(7), c.life, a.life, State.LENT)
     assert len(c.runs) == 2
+    said = len(cluster.frames)
+    cluster.run(3_000)
+    assert len(cluster.frames) - said < 10
+    ref = b.ask(AwaitResult(JobId(7)))
+    cluster.run(10)
+    c.do(partial(c.engine.finished, [Finished(JobId(7), 1, Verdict.DONE, SUCCEEDED)]))
+    cluster.run(10)
+    assert b.replies[ref] == Ended(JobId(7), SUCCEEDED)
 
 
 def test_a_blocked_loop_is_lagging_and_not_dead() -> None:
@@ -277,6 +301,71 @@ def test_fifty_restarts_leave_no_row_behind() -> None:
         cluster.run(1_000)
     assert a.view == b.view == ["a", "b", "c"]
     assert len(a.links) == 2
+
+
+# --- suspicion ----------------------------------------------------------------------------------------------------
+
+
+def test_one_that_missed_the_refutation_is_told_again() -> None:
+    cluster, a, b, c = three()
+    _accuse(a, b, count=1)
+    assert {(to, told.count) for to, told in _refutations(a)} == {(b.life, 2), (c.life, 2)}
+    cluster.frames.clear()
+    _accuse(a, b, count=1)
+    assert [(to, told.count) for to, told in _refutations(a)] == [(b.life, 2)]
+    cluster.frames.clear()
+    _accuse(a, c, count=2)
+    assert {(to, told.count) for to, told in _refutations(a)} == {(b.life, 3), (c.life, 3)}
+
+
+def test_one_that_is_not_known_here_is_answered_and_met() -> None:
+    cluster, a, b, c = three()
+    alone = cluster.start("x")
+    cluster.cut("a", "x")
+    for known in (a, b, c):
+        alone.do(lambda now_ms, known=known: alone.engine.receive(_frame_of_join(known), now_ms))  # type: ignore[misc]
+    assert sorted(alone.view) == ["a", "b", "c", "x"]
+    cluster.heal()
+    cluster.frames.clear()
+    suspicion = Rumour(a.engine.me, Standing.SUSPECT, 1, 1)
+    frame = Frame(alone.life, a.life, [Rumours([_rumour_of(alone), suspicion])])
+    a.do(lambda now_ms: a.engine.receive(frame, now_ms))
+    (answer,) = [it for frame in cluster.frames for it in frame.messages if isinstance(it, Sync)]
+    assert (answer.told[0].member, answer.told[0].count) == (a.engine.me, 2)
+    cluster.run(100)
+    assert "x" in a.view
+
+
+def test_whoever_suspects_a_member_says_who_it_is() -> None:
+    cluster, a, _, c = three()
+    c.stopped = True
+    cluster.run(LAN.silence_ms + 3 * LAN.ping_ms + LAN.beat_ms)
+    said = [
+        [(told.member.name, told.standing) for told in message.told]
+        for frame in cluster.frames
+        if frame.to == c.life and frame.sender == a.life
+        for message in frame.messages
+        if isinstance(message, Rumours)
+    ]
+    assert [("a", Standing.ALIVE), ("c", Standing.SUSPECT)] in said
+
+
+def _accuse(accused: Peer, by: Peer, *, count: int) -> None:
+    told = Rumour(accused.engine.me, Standing.SUSPECT, count, 0)
+    frame = Frame(by.life, accused.life, [Rumours([told])])
+    accused.do(lambda now_ms: accused.engine.receive(frame, now_ms))
+
+
+def _refutations(of: Peer) -> list[tuple[Life | None, Rumour]]:
+    return [
+        (frame.to, told)
+        for frame in of.cluster.frames
+        if frame.sender == of.life
+        for message in frame.messages
+        if isinstance(message, Rumours)
+        for told in message.told
+        if told.member.life == of.life
+    ]
 
 
 # --- splits -------------------------------------------------------------------------------------------------------
@@ -370,6 +459,7 @@ def test_a_question_is_answered_for_all() -> None:
     for number, peer in enumerate((a, b, c)):
         peer.define(HELLO)
         peer.ask(Enqueue("hello", [(JobId(100 + number), NO_PARAMS)]))
+    cluster.run(10)
     refs = [a.ask(CountJobs()), a.ask(ListJobs(limit=2)), a.ask(FindJob(JobId(102))), a.ask(AskStatus())]
     cluster.run(50)
     counted, listed, found, status = (a.replies[ref] for ref in refs)
@@ -380,7 +470,7 @@ def test_a_question_is_answered_for_all() -> None:
     assert isinstance(found, Listed)
     assert [info.home for info in found.jobs] == [c.life]
     assert isinstance(status, ClusterStatus)
-    assert [member.busy for member in status.members] == [1, 1, 1]
+    assert sum(member.busy for member in status.members) == 3
 
 
 def test_an_answer_names_who_did_not_answer() -> None:
@@ -414,9 +504,6 @@ def test_an_idle_cluster_says_nothing_but_beats() -> None:
 
 
 def test_a_ping_of_a_stranger_is_not_answered() -> None:
-    from zhero.core.messages import Frame
-    from zhero.core.values import Life, NodeId
-
     cluster, a, _, _ = three()
     stranger = Life(NodeId(b"s" * 16), 1, 0)
     said = len(cluster.frames)

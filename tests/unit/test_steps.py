@@ -8,6 +8,7 @@ import pytest
 
 from zhero.config import Limits
 from zhero.core.entries import (
+    Adopted,
     Advanced,
     CancelAsked,
     Died,
@@ -16,6 +17,8 @@ from zhero.core.entries import (
     Due,
     Entry,
     Lent,
+    Moved,
+    Orphaned,
     Planned,
     Put,
     Returned,
@@ -39,6 +42,8 @@ ENTRIES: dict[type[Entry], Entry] = {
     Due: Due([JOB]),
     Lent: Lent([JOB], ME),
     Returned: Returned([JOB]),
+    Orphaned: Orphaned([JOB], [JOB]),
+    Adopted: Adopted([JOB], [3], ME),
     Done: Done([JOB], [SUCCEEDED], 10),
     Waits: Waits(JOB, FAILED, 20, True),
     Died: Died(JOB, FAILED, 10),
@@ -46,6 +51,7 @@ ENTRIES: dict[type[Entry], Entry] = {
     Revived: Revived(JOB),
     Dropped: Dropped(JOB),
     Spread: Spread(JOB, [], [ME], 10),
+    Moved: Moved([JOB]),
 }
 """One of each that is about a job."""
 

@@ -17,36 +17,77 @@ from msgpack import packb, unpackb
 
 from zhero import wire
 from zhero.config import FRAME_MAX_BYTES, MESSAGES_MAX_COUNT
+from zhero.core.entries import (
+    Adopted,
+    Advanced,
+    CancelAsked,
+    Died,
+    Done,
+    Dropped,
+    Due,
+    Entry,
+    Imported,
+    Lent,
+    Moved,
+    Orphaned,
+    Planned,
+    PlanStopped,
+    Put,
+    Rehomed,
+    Returned,
+    Revived,
+    Spread,
+    Waits,
+)
 from zhero.core.messages import (
     Accepted,
     Answer,
     Answered,
     Ask,
+    AskHeld,
     AskStats,
     AskStatus,
     AskTasks,
     AwaitResult,
     Beat,
+    Began,
     Call,
     Cancel,
+    CannotStop,
+    CheckLoans,
     ClusterStatus,
+    Copied,
     Counted,
     CountJobs,
     Did,
     Discard,
     Ended,
     Enqueue,
+    Entries,
     FindJob,
+    Follow,
+    Followers,
     Frame,
+    GiveBack,
     GiveUp,
+    Grant,
+    Have,
+    Held,
     Hello,
+    Hungry,
     IdentityInUse,
     Leave,
     Left,
     Listed,
     ListJobs,
+    Loaned,
     MemberStatus,
     Message,
+    NotHeld,
+    Offer,
+    OfferRefused,
+    OfferTaken,
+    Owns,
     PartEnded,
     Ping,
     PingFor,
@@ -55,22 +96,33 @@ from zhero.core.messages import (
     PongFor,
     ProbedFor,
     ProbeFor,
+    Recall,
+    Received,
     Refusal,
     Refused,
     Rejected,
+    Reported,
     Request,
     Response,
     Retry,
     Rumours,
+    Sated,
+    Settled,
     StartTask,
     Stats,
     StopTask,
     Sync,
     Tasks,
+    Took,
+    Unfollow,
+    Waiting,
     Welcome,
 )
+from zhero.core.records import Chunk, Plan, Record, Remembered, SpreadOut
 from zhero.core.values import (
     Failure,
+    Finished,
+    Header,
     JobId,
     JobInfo,
     Life,
@@ -78,10 +130,13 @@ from zhero.core.values import (
     NodeId,
     Outcome,
     Rumour,
+    Run,
     Standing,
     State,
     Status,
+    StreamId,
     TaskSpec,
+    Verdict,
 )
 from zhero.errors import ZheroError
 
@@ -113,6 +168,28 @@ JOB_INFO = JobInfo(
     parent=JobId(0),
     number=0,
     outcome=Outcome(Status.FAILED, b"", FAILURE),
+)
+HEADER = Header("send_email", "any", -5, False, 60_000, 2, True)
+STREAM = StreamId("delayed", PEER, 7)
+RUN = Run(JOB, HEADER, b"\x80", 2, 1, 3, 1_800_000_000_100, 12)
+REPORT = Finished(JOB, 2, Verdict.RETRY, Outcome(Status.FAILED, b"", FAILURE), 5_000)
+RECORD = Record(
+    JOB, HEADER, b"\x80", 1_800_000_000_100, State.LENT, 2, 1, ME, 0, 0, True, JobId(9), PEER, OUTCOME, True, 1
+)
+CHUNK = Chunk(
+    headers=[HEADER],
+    ready=[(JobId(1), bytes(16) + b"\x80")],
+    delayed=[(JobId(2), bytes(16))],
+    records=[RECORD],
+    dead=[Record(JobId(4), HEADER, b"\x80", 1_800_000_000_100, State.DEAD, 3, 3, outcome=Outcome(Status.CRASHED))],
+    parts=[SpreadOut(JobId(9), [(JOB, PEER)], [(ME, OUTCOME)])],
+    plans=[Plan("tick", 1_000, True, 12, 1_800_000_001_000, JobId(5), True)],
+    rounds=[(JobId(5), "tick", 12)],
+    keyed=[JobId(2)],
+    ended=[Remembered(JobId(6), OUTCOME, 1_800_000_000_400, 60_000, [(ME, OUTCOME)])],
+    ids=[(JobId(7), 1_800_000_000_400)],
+    tombs=[(JobId(10), 1_800_000_060_400)],
+    epoch=3,
 )
 
 CALLS: list[Call] = [
@@ -151,11 +228,11 @@ ANSWERS: list[Answer] = [
 MESSAGES: list[Message] = [
     GiveUp(3),
     Hello(),
-    Welcome(MEMBER, 1_048_576),
+    Welcome(MEMBER, 1_048_576, 1_800_000_000_300),
     Rejected("another cluster"),
     Request(1, CALLS[0]),
     Response(1, ANSWERS[0], True),
-    Beat(17, 2, 2**64 - 1, 2**63, 8, 3, 250, True),
+    Beat(17, 2, 2**64 - 1, 2**63, 8, 3, 250, True, 1_800_000_000_500),
     Ping(5),
     Pong(5),
     PingFor(6, PEER),
@@ -169,11 +246,59 @@ MESSAGES: list[Message] = [
     Ask(8, CALLS[-2]),
     Answered(8, ANSWERS[0], True),
     IdentityInUse(MEMBER),
+    Follow(STREAM, 41, 1_800_000_000_500),
+    Copied(STREAM, CHUNK, True),
+    Entries(STREAM, 42, [Lent([JOB], ME), Due([])]),
+    Received(STREAM, 43),
+    Followers(STREAM, [ME, PEER]),
+    Unfollow(STREAM),
+    Have(STREAM, 43),
+    AskHeld(9, STREAM),
+    Held(9, [Loaned(RUN, True, REPORT), Loaned(RUN, False)], StreamId("own", ME, 1), True),
+    Took(STREAM, StreamId("delayed", ME, 8)),
+    Owns(STREAM),
+    Offer(STREAM, CHUNK, False, 1_800_000_000_500),
+    OfferTaken(STREAM, StreamId("delayed", ME, 8)),
+    OfferRefused(STREAM),
+    Grant(STREAM, [RUN], True),
+    Began(STREAM, [JOB]),
+    Reported(STREAM, [REPORT], 2),
+    GiveBack(STREAM, [JOB], None),
+    Settled(STREAM, [JOB]),
+    Recall(STREAM, [JOB]),
+    CannotStop(STREAM, JOB),
+    Hungry(3),
+    Sated(),
+    Waiting(),
+    CheckLoans(STREAM, [JOB]),
+    NotHeld(STREAM, [JOB]),
+]
+ENTRIES: list[Entry] = [
+    Put(HEADER, [(JOB, b"\x80"), (JobId(8), b"")], 1_800_000_000_100, 1_800_000_030_100, True, True),
+    Due([JOB]),
+    Lent([JOB], PEER),
+    Returned([JOB]),
+    Orphaned([JOB, JobId(8)], [JOB]),
+    Adopted([JOB], [2], PEER),
+    Done([JOB], [OUTCOME], 1_800_000_000_400),
+    Waits(JOB, Outcome(Status.FAILED, b"", FAILURE), 1_800_000_005_400, True),
+    Died(JOB, Outcome(Status.FAILED, b"", FAILURE), 1_800_000_000_400),
+    CancelAsked(JOB),
+    Revived(JOB, PEER),
+    Dropped(JOB),
+    Spread(JOB, [ME], [PEER], 1_800_000_000_100),
+    Planned("tick", 1_000, True, 12, 1_800_000_001_000),
+    PlanStopped("tick"),
+    Advanced(Header("tick"), JobId(5), 13, 1_800_000_001_000, 1_800_000_002_000),
+    Imported(STREAM, CHUNK),
+    Moved([JOB]),
+    Rehomed(ME),
 ]
 SAMPLES: dict[type, Message] = {
     **{type(call): Request(1, call) for call in CALLS},
     **{type(answer): Response(1, answer) for answer in ANSWERS},
     **{type(message): message for message in MESSAGES},
+    **{type(entry): Entries(STREAM, 44, [entry]) for entry in ENTRIES},
 }
 HELLO = Frame(ME, PEER, [Hello()])
 
@@ -192,8 +317,8 @@ def bytes_of(row: Any) -> bytes:
 
 
 def test_each_kind_has_a_number_of_its_own() -> None:
-    kinds = {*get_args(Message), *get_args(Call), *get_args(Answer)}
-    assert kinds <= wire.KINDS.keys()
+    kinds = {*get_args(Message), *get_args(Call), *get_args(Answer), *get_args(Entry)}
+    assert kinds == wire.KINDS.keys()
     assert len(set(wire.KINDS.values())) == len(wire.KINDS)
     assert all(0 <= number < 128 for number in wire.KINDS.values())  # one byte each
 

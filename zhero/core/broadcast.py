@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from .entries import Done, Spread
 from .jobs import Slice
-from .replication import Stream, Streams
+from .records import whole_of
 from .roster import Roster, Row
 from .steps import Ending
-from .values import NOTHING, JobId, Life, Outcome, State, Status, part_id
+from .streams import Stream, Streams
+from .values import JobId, Life, State, part_id
 
 
 class Broadcast:
@@ -32,6 +33,8 @@ class Broadcast:
     def settle(self, now_ms: int) -> None:
         """Spread every "all" job that is ready and that some member has the task of; the others wait for one."""
         for stream in self._streams:
+            if stream.frozen:
+                continue
             for job in stream.slice.take_to_spread(self._roster.specs):
                 self._spread(stream, job, now_ms)
 
@@ -41,7 +44,7 @@ class Broadcast:
         assert info is not None
         runs: list[Life] = []
         skipped: list[Life] = []
-        for row in (self._roster.mine,):  # jobs do not travel yet
+        for row in self._roster:
             life = row.member.life
             able = info.task in row.specs and row.has_workers and not (info.number and _busy(kept, row, info.task))
             # The part may be live: an older one of the same id, which was a caller's own, that a person tries again.
@@ -58,7 +61,7 @@ class Broadcast:
     def _end_if_whole(self, stream: Stream, job: JobId, now_ms: int) -> None:
         parts = stream.slice.parts.get(job)
         if parts is not None and not parts.open:
-            stream.append(Done([job], [_whole(list(parts.ended.values()))], now_ms))
+            stream.append(Done([job], [whole_of(list(parts.ended.values()))], now_ms))
 
 
 def _busy(kept: Slice, row: Row, task: str) -> bool:
@@ -67,14 +70,3 @@ def _busy(kept: Slice, row: Row, task: str) -> bool:
         row.member.life in parts.open.values() and kept.records[job].header.task == task and job in kept.rounds
         for job, parts in kept.parts.items()
     )
-
-
-def _whole(parts: list[Outcome]) -> Outcome:
-    """The outcome of an "all" job: good if every member that ran it did well."""
-    ran = [part for part in parts if part.status is not Status.SKIPPED]
-    if not ran:
-        return Outcome(Status.SKIPPED)
-    if all(part.status is Status.CANCELLED for part in ran):
-        return Outcome(Status.CANCELLED)
-    bad = next((part for part in ran if part.status is not Status.SUCCEEDED), None)
-    return Outcome(Status.SUCCEEDED, NOTHING) if bad is None else Outcome(Status.FAILED, b"", bad.failure)

@@ -7,9 +7,10 @@ returns the list, so a caller can't forget to flush.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .facts import Fact
-from .messages import Answer, Frame, Message, Response
+from .messages import Answer, Answered, Frame, Message, Response, about_bytes
 from .values import JobId, Life, Member, Run
 
 
@@ -85,8 +86,15 @@ class Tell:
 Effect = Send | Knock | Connect | Disconnect | Probe | Start | Stop | Reply | Tell
 
 
-Asker = int | tuple[Life, int]
-"""Who asked: a call of the own process by its ref, or a client and its ref."""
+class Peer(NamedTuple):
+    """A member that asks, for itself or for one of its callers."""
+
+    life: Life
+    ref: int
+
+
+Asker = int | tuple[Life, int] | Peer
+"""Who asked: a call of the own process by its ref, a client and its ref, or a member and its ref."""
 
 
 class Outbox:
@@ -123,6 +131,8 @@ class Outbox:
         """To whoever asked; `more`: another part follows."""
         if isinstance(asker, int):
             self._effects.append(Reply(asker, answer))
+        elif isinstance(asker, Peer):
+            self.post(asker.life, Answered(asker.ref, answer, more), about_bytes(answer))
         else:
             self.send(asker[0], Response(asker[1], answer, more))
 

@@ -11,51 +11,90 @@ world (the driver over ZeroMQ, the simulator) owes the engine:
   `cannot_stop`;
 - `capacity` whenever the number of jobs that its executor wants to hold has changed.
 
-A job's way: `call(Enqueue)` puts it (`Put`), `settle` lends it (`Lent`, effect `Start`), `started` marks it,
-`finished` ends it (`Done`), and whoever waits is told (`Reply`).
+A job's way: `call(Enqueue)` puts it (`Put`); copies get the entry, and their receipts let the caller be told and the
+job into the line; `settle` lends it (`Lent`), to this node (effect `Start`) or to another (`Grant`); there `started`
+marks it and `finished` reports it; that ends it (`Done`), and when copies know, whoever waits is told (`Reply`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from random import Random
+from typing import Any
 
 from ..config import PROFILES, Limits, Profile
 from .broadcast import Broadcast
 from .calls import Calls
-from .effects import Asker, Effect, Outbox
-from .entries import Rehomed
+from .effects import Asker, Effect, Outbox, Peer
 from .facts import (
     DeadLetterDropped,
     JobEnded,
     PeerMisbehaved,
     Reborn,
     TaskMissing,
+    VerdictIgnored,
 )
 from .gather import ASKED_OF_ALL, Gather
+from .handover import Handover, Reunion
+from .inquiry import Inquiries
 from .intake import Intake
 from .jobs import Slice
+from .loans import Loans
 from .membership import Membership
+from .merging import orphan
 from .messages import (
     Answered,
     Ask,
+    AskHeld,
+    Beat,
+    Began,
     Call,
+    CannotStop,
+    CheckLoans,
+    Copied,
+    Entries,
+    Follow,
+    Followers,
     Frame,
+    GiveBack,
     GiveUp,
+    Grant,
+    Have,
+    Held,
     Hello,
+    Hungry,
     Leave,
     Left,
     MemberStatus,
     Message,
+    NotHeld,
+    Offer,
+    OfferRefused,
+    OfferTaken,
+    Owns,
+    Recall,
+    Received,
+    Reported,
     Request,
+    Sated,
+    Settled,
+    Took,
+    Unfollow,
+    Waiting,
     Welcome,
+    about_bytes,
 )
-from .query import Query, about_bytes, parts_of
-from .replication import Stream, Streams
-from .roster import Roster
+from .owner import Ownership
+from .query import Query, parts_of
+from .replication import Copies, Replication
+from .roster import Gone, Roster, Row
 from .schedule import Schedule
 from .stealing import Stealing
-from .values import Finished, JobId, Life, Member, Status, TaskSpec
+from .steps import Ending
+from .streams import Stream, Streams
+from .takeover import Takeover
+from .values import Finished, JobId, Life, Member, Status, StreamId, TaskSpec
 from .verdicts import Verdicts
 
 
@@ -73,34 +112,68 @@ class Engine:
         seeds: Sequence[str] = (),
     ) -> None:
         self.limits = limits
-        self._outbox = Outbox()
-        self._roster = Roster(me)
+        outbox = self._outbox = Outbox()
+        roster = self._roster = Roster(me)
         self._membership = Membership(
-            self._roster, profile, self._outbox, rng, now_ms, self._on_joined, self._on_reborn
+            roster, profile, outbox, rng, now_ms, self._on_joined, self._on_reborn, self._on_tasks_changed
         )
-        self._gather = Gather(self._roster, profile, self._outbox)
-        self._streams = Streams(Stream(Slice("own", me.life, 1, limits)), Stream(Slice("delayed", me.life, 1, limits)))
-        specs = self._roster.specs
-        self._schedule = Schedule(self._streams, specs, self._outbox)
-        self._intake = Intake(me.name, self._streams, specs, limits, self._outbox)
-        self._stealing = Stealing(self._roster, self._streams, self._outbox)
-        self._broadcast = Broadcast(self._roster, self._streams)
-        self._query = Query(self._roster, self._streams, limits, self._outbox, now_ms)
-        self._missing: set[str] = set()  # tasks that were warned of: jobs wait for them
-        self._leave_askers: list[Asker] = []  # told when nothing is left to do
-        self._leave_by_ms = 0
+        self._gather = Gather(roster, profile, outbox)
+        streams = self._streams = Streams(Stream(Slice("own", me.life, 1, limits)))
+        self._replication = Replication(roster, streams, limits, outbox)
+        self._copies = Copies(limits, outbox)
+        self._intake = Intake(me.name, streams, roster.specs, limits, outbox)
+        self._loans = Loans(roster, outbox, self._decides)
+        self._schedule = Schedule(streams, roster.specs, outbox, self._loans.rounds)
+        self._stealing = Stealing(roster, streams, self._loans, outbox)
+        self._broadcast = Broadcast(roster, streams)
+        self._query = Query(roster, streams, limits, outbox, now_ms)
+        self._verdicts = Verdicts(roster, self._query, outbox)
+        self._ownership = Ownership(roster, streams, limits, outbox, self._on_owner_changed)
+        self._inquiries = Inquiries(roster, self._loans, outbox)
+        self._takeover = Takeover(
+            roster,
+            streams,
+            self._copies,
+            self._loans,
+            self._inquiries,
+            outbox,
+            self._ownership.begin,
+            self._verdicts.on_reports,
+        )
+        self._handover = Handover(
+            roster, streams, self._loans, self._replication, self._takeover, outbox, self._target_of, self._on_given
+        )
+        self._reunion = Reunion(
+            roster,
+            streams,
+            self._loans,
+            self._inquiries,
+            self._replication,
+            self._takeover,
+            self._handover,
+            outbox,
+            self._on_resumed,
+        )
         self._calls = Calls(
-            self._roster,
-            self._streams,
+            roster,
+            streams,
             self._membership,
+            self._ownership,
+            self._replication,
             self._schedule,
             self._intake,
             self._query,
             self._gather,
             limits,
-            self._outbox,
+            outbox,
+            self._takeover.knows,
         )
-        self._verdicts = Verdicts(self._roster, self._streams, self._query, self._outbox)
+        self._missing: set[str] = set()  # tasks that were warned of: jobs wait for them
+        self._looks_for_missing = False
+        self._leave_askers: list[Asker] = []  # told when nothing is left to do
+        self._leave_by_ms = 0
+        self._refused_by: dict[Life, None] = {}  # members that do not take what this one leaves behind
+        self._hear: dict[type[Any], Callable[[Life, Any, int], None]] = self._table()
         self._membership.start(seeds, now_ms)
 
     # --- input ----------------------------------------------------------------------------------------------------
@@ -115,15 +188,18 @@ class Engine:
         """False: it still looks for the others, and enqueues wait."""
         return self._membership.is_member
 
+    @property
+    def owner(self) -> Life | None:
+        """Who owns the delayed queue; None: not known at the moment."""
+        return self._ownership.owner
+
     def members(self, now_ms: int) -> list[MemberStatus]:
         """Who is here, as this node believes."""
-        return self._membership.statuses(self._streams.delayed.slice.home, now_ms)
+        return self._membership.statuses(self._ownership.owner, self._replication.degraded(), now_ms)
 
     def beat(self, now_ms: int) -> Frame:
         """What is to be published, twice a second, with number and age of the last turn put in."""
-        mine = self._roster.mine
-        mine.slots, mine.busy = mine.capacity, mine.held
-        return self._membership.beat()
+        return self._membership.beat(now_ms, 0 if self._loans.closed else self._roster.mine.slots)
 
     @property
     def streams(self) -> Streams:
@@ -143,12 +219,22 @@ class Engine:
         """These are the tasks of this node, at start and after a reload. Periodic ones get their schedules."""
         self._membership.notice(now_ms)
         before = self._roster.define(specs)
+        for row in self._roster.others:
+            self._membership.show_tasks(row.life)
+        self._follow_tasks(before, now_ms)
+        return self._settle(now_ms)
+
+    def _follow_tasks(self, before: dict[str, TaskSpec], now_ms: int) -> None:
         self._intake.on_tasks()
-        if self.joined:
+        if self._ownership.is_mine:
             self._schedule.on_tasks(before, now_ms)
         self._missing.clear()
         self._warn_of_missing()
-        return self._settle(now_ms)
+
+    def _on_tasks_changed(self, now_ms: int) -> None:
+        before = self._roster.gather_specs()
+        if before != self._roster.specs:
+            self._follow_tasks(before, now_ms)
 
     def _warn_of_missing(self) -> None:
         """Tell of each task, once, that jobs have come to wait for and that no member has."""
@@ -169,26 +255,81 @@ class Engine:
 
     def give_up(self, ref: int) -> None:
         """The caller does not wait for the reply any more; what it asked for goes on."""
-        self._query.give_up(ref)
+        self._calls.give_up(ref)
 
     def receive(self, frame: Frame, now_ms: int) -> list[Effect]:
         """A frame from another process. Never raises for what it says."""
         self._membership.notice(now_ms)
+        if frame.to is None and not frame.numbered and len(frame.messages) == 1:
+            before = self._roster.signs(frame.sender)
+            if before is not None and isinstance(frame.messages[0], Beat):
+                self._membership.receive(frame, now_ms)
+                if self._roster.signs(frame.sender) == before:
+                    return self._drain(now_ms)  # most beats change nothing
+                return self._settle(now_ms)
         for message in self._membership.receive(frame, now_ms):
+            self._follow_roster(now_ms)
             if frame.sender in self._roster:
                 self._hear_member(frame.sender, message, now_ms)
             else:
                 self._hear_client(frame.sender, message, now_ms)
+        if self._membership.has_farewells:
+            self._handover.settle(now_ms)  # what they leave behind may have come with it
+            self._membership.hear_farewells(now_ms)
         return self._settle(now_ms)
 
     def _hear_member(self, sender: Life, message: Message, now_ms: int) -> None:
-        if isinstance(message, Ask) and isinstance(message.call, ASKED_OF_ALL):
+        hear = self._hear.get(type(message))
+        if hear is None:
+            self._outbox.tell(PeerMisbehaved(sender, f"sent a {type(message).__name__}"))
+        else:
+            hear(sender, message, now_ms)
+
+    def _table(self) -> dict[type[Any], Callable[[Life, Any, int], None]]:
+        """What members say about jobs -> who hears it."""
+        copies, loans, takeover, handover = self._copies, self._loans, self._takeover, self._handover
+        return {
+            Ask: self._on_ask,
+            Answered: self._on_answered,
+            GiveUp: lambda sender, it, now_ms: self._calls.give_up(Peer(sender, it.ref)),
+            Follow: copies.on_follow,
+            Copied: lambda sender, it, now_ms: copies.on_copied(sender, it),
+            Entries: lambda sender, it, now_ms: copies.on_entries(sender, it),
+            Followers: lambda sender, it, now_ms: copies.on_followers(sender, it),
+            Unfollow: lambda sender, it, now_ms: copies.on_unfollow(sender, it),
+            Received: self._replication.on_received,
+            Have: takeover.on_have,
+            AskHeld: lambda sender, it, now_ms: takeover.on_ask_held(sender, it),
+            Held: self._inquiries.on_held,
+            Took: self._on_took,
+            Owns: self._ownership.on_owns,
+            Offer: handover.on_offer,
+            OfferTaken: handover.on_taken,
+            OfferRefused: handover.on_refused,
+            Grant: lambda sender, it, now_ms: loans.on_grant(sender, it),
+            Recall: lambda sender, it, now_ms: loans.on_recall(sender, it),
+            Settled: lambda sender, it, now_ms: loans.on_settled(sender, it),
+            Sated: lambda sender, it, now_ms: loans.on_sated(sender, it),
+            Waiting: lambda sender, it, now_ms: loans.on_waiting(sender, it),
+            CheckLoans: lambda sender, it, now_ms: loans.on_check(sender, it),
+            Hungry: lambda sender, it, now_ms: self._stealing.on_hungry(sender, it),
+            Began: self._on_began,
+            Reported: self._on_reported,
+            GiveBack: self._on_give_back,
+            CannotStop: self._on_cannot_stop,
+            NotHeld: self._on_not_held,
+        }
+
+    def _on_ask(self, sender: Life, message: Ask, now_ms: int) -> None:
+        if isinstance(message.call, ASKED_OF_ALL):
             for part, more in parts_of(self._calls.own_answer(message.call, now_ms), self.limits):
                 self._outbox.post(sender, Answered(message.ref, part, more), about_bytes(part))
-        elif isinstance(message, Answered):
-            self._gather.on_answered(sender, message, now_ms)
         else:
-            self._outbox.tell(PeerMisbehaved(sender, f"sent a {type(message).__name__}"))
+            self._calls.take_from_member(Peer(sender, message.ref), message.call, now_ms)
+
+    def _on_answered(self, sender: Life, message: Answered, now_ms: int) -> None:
+        if not self._calls.relay.on_answered(sender, message, now_ms):
+            self._gather.on_answered(sender, message, now_ms)
 
     def _hear_client(self, sender: Life, message: Message, now_ms: int) -> None:
         if isinstance(message, Request):
@@ -197,9 +338,9 @@ class Engine:
             else:
                 self._calls.take((sender, message.ref), message.call, now_ms)
         elif isinstance(message, Hello):
-            self._outbox.send(sender, Welcome(self.me, self.limits.payload_max_bytes))
+            self._outbox.send(sender, Welcome(self.me, self.limits.payload_max_bytes, now_ms))
         elif isinstance(message, GiveUp):
-            self._query.give_up((sender, message.ref))
+            self._calls.give_up((sender, message.ref))
         else:
             self._outbox.tell(PeerMisbehaved(sender, f"sent a {type(message).__name__}"))
 
@@ -221,38 +362,53 @@ class Engine:
         self._membership.on_probed(life, refused, now_ms)
         return self._settle(now_ms)
 
-    def capacity(self, count: int, now_ms: int) -> list[Effect]:
-        """How many unfinished jobs the executor wants to hold."""
+    def capacity(self, count: int, now_ms: int, ahead: int = 0) -> list[Effect]:
+        """How many unfinished jobs the executor wants to hold; `ahead`: so many of them only while jobs are short."""
         self._membership.notice(now_ms)
-        self._roster.mine.capacity = count
+        mine = self._roster.mine
+        mine.capacity, mine.slots = count, count - ahead
         return self._settle(now_ms)
 
     def started(self, jobs: Sequence[JobId], now_ms: int) -> list[Effect]:
         """The executor has begun these."""
         self._membership.notice(now_ms)
-        self._verdicts.on_started(jobs, now_ms)
+        own = self._loans.on_started(jobs)
+        if own:
+            for stream in self._streams:
+                self._verdicts.on_started(stream, self.me.life, own, now_ms)
+        if len(own) < len(jobs):
+            return self._settle(now_ms)
         return self._drain(now_ms)
 
     def finished(self, reports: Sequence[Finished], now_ms: int) -> list[Effect]:
         """The executor has ended these, one way or another. A report of a run that is over already is ignored."""
         self._membership.notice(now_ms)
-        self._verdicts.on_finished(reports, now_ms)
+        own, unknown = self._loans.on_finished(reports)
+        self._on_own_reports(own, now_ms)
+        for report in unknown:
+            self._outbox.tell(VerdictIgnored(report.job, report.attempt))
         return self._settle(now_ms)
 
     def cannot_stop(self, job: JobId, now_ms: int) -> list[Effect]:
         """The run that was to be stopped can't be: it goes on to its end."""
         self._membership.notice(now_ms)
-        self._query.on_cannot_cancel(job)
+        if self._loans.cannot_stop(job):
+            self._query.on_cannot_cancel(job)
         return self._settle(now_ms)
 
     def tick(self, now_ms: int) -> list[Effect]:
         """Time has passed."""
         self._membership.notice(now_ms)
         self._membership.tick(now_ms)
+        self._follow_roster(now_ms)
         for stream in self._streams:
             stream.slice.memory.forget(now_ms)
+        self._copies.forget(self._roster, now_ms)
         self._schedule.tick(now_ms, rounds=not self._intake.closed)
-        self._warn_of_missing()
+        for stream, lost in self._stealing.tick(now_ms):
+            self._verdicts.on_not_held(stream, self.me.life, lost, now_ms)
+        self._calls.tick(now_ms)
+        self._looks_for_missing = True
         return self._settle(now_ms)
 
     def deadline_ms(self) -> int | None:
@@ -260,7 +416,16 @@ class Engine:
         deadlines = [self._schedule.deadline_ms(rounds=not self._intake.closed)]
         deadlines += [stream.slice.memory.deadline_ms() for stream in self._streams]
         deadlines.append(self._leave_by_ms if self._leave_askers else None)
-        deadlines += [self._membership.deadline_ms(), self._gather.deadline_ms()]
+        deadlines += [
+            self._membership.deadline_ms(),
+            self._gather.deadline_ms(),
+            self._calls.deadline_ms(),
+            self._stealing.deadline_ms(),
+            self._replication.deadline_ms(),
+            self._inquiries.deadline_ms(),
+            self._takeover.deadline_ms(),
+            self._ownership.deadline_ms(),
+        ]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def check(self) -> None:
@@ -270,8 +435,10 @@ class Engine:
         for stream in self._streams:
             stream.slice.check()
         self._membership.check()
+        self._replication.check()
+        self._loans.check()
         self._stealing.check()
-        if self.joined:
+        if self._ownership.is_mine:
             self._schedule.check()
         self._query.check()
 
@@ -280,22 +447,40 @@ class Engine:
     def _settle(self, now_ms: int) -> list[Effect]:
         """Let every protocol act on what has changed, until nothing changes any more."""
         self._membership.settle()
+        self._follow_roster(now_ms)
+        self._copies.settle()
+        self._ownership.settle(self._takeover, self._handover, self._copies, now_ms)
+        self._takeover.settle(now_ms)
+        self._inquiries.settle(now_ms)
+        self._handover.settle(now_ms)
+        self._ownership.open(now_ms)
+        self._calls.relay.settle(now_ms)
         while True:
+            self._on_own_reports(self._loans.take_late(), now_ms)
+            self._stealing.doubtful = self._membership.is_doubtful
             if not self._membership.is_doubtful:
                 self._broadcast.settle(now_ms)
-                self._stealing.settle()
-            endings = False
+                self._stealing.settle(now_ms)
+            went_on = False
             for stream in self._streams:
                 if stream.slice.endings:
-                    endings = True
+                    went_on = True
                     self._on_endings(stream)
-            if not endings:
+            if not (self._replication.settle(now_ms) or went_on):
                 break
+        self._replication.warn(now_ms)
+        if self._looks_for_missing:
+            self._looks_for_missing = False
+            self._warn_of_missing()
+        self._loans.settle(self._loans.has_line and self._stealing.own_waits)
+        self._roster.mine.busy = self._loans.held_count
+        delayed = self._streams.delayed
         for job in self._schedule.skipped:
-            self._query.on_skipped(job)
+            if delayed is not None:
+                delayed.when_held(self.limits.backups, partial(self._query.on_skipped, job))
         self._schedule.skipped.clear()
         if self._leave_askers:
-            self._leave_if_done(now_ms)
+            self._leave_on(now_ms)
         self._gather.settle(now_ms)
         for asker, answer in self._gather.take_complete():
             self._calls.answer(asker, answer)
@@ -309,15 +494,146 @@ class Engine:
 
     def _on_joined(self, now_ms: int) -> None:
         """The others are found, or there are none: what has waited for that goes on."""
-        self._schedule.on_tasks({}, now_ms)
+        self._ownership.settle(self._takeover, self._handover, self._copies, now_ms)
         self._calls.go_on(now_ms)
 
     def _on_reborn(self, before: Life, now_ms: int) -> None:
-        """Others gave this node up: what it is home of, and runs, it goes on with under its next life."""
-        for stream in self._streams:
-            stream.append(Rehomed(self.me.life))
+        """Others gave this node up: it goes on under its next life, once it knows what is still its own."""
+        self._loans.be_reborn(before)
+        self._stealing.be_reborn(before)
+        self._handover.be_reborn(now_ms)
+        self._inquiries.be_reborn()
+        self._takeover.be_reborn()
+        self._calls.relay.be_reborn(now_ms)
         self._gather.be_reborn()
+        for row in self._roster.others:
+            self._membership.show_tasks(row.life)
+        self._reunion.begin(now_ms)
         self._outbox.tell(Reborn(self.me.life))
+
+    def _follow_roster(self, now_ms: int) -> None:
+        """Members have come or gone."""
+        roster = self._roster
+        while roster.arrived or roster.departed:
+            arrived, roster.arrived = roster.arrived, []
+            departed, roster.departed = roster.departed, []
+            for row in arrived:
+                self._on_arrived(row)
+            for gone in departed:
+                self._on_gone(gone, now_ms)
+
+    def _on_arrived(self, row: Row) -> None:
+        if row.life in self._roster:
+            self._membership.show_tasks(row.life)
+            self._ownership.on_arrived(row)
+
+    def _on_gone(self, gone: Gone, now_ms: int) -> None:
+        life = gone.member.life
+        self._ownership.on_gone(life, now_ms)
+        self._handover.on_gone(life, now_ms)
+        self._loans.forget_home(life)
+        self._stealing.forget(life)
+        for stream in self._streams:
+            if not stream.frozen:
+                orphan(stream, life, now_ms)
+        self._takeover.on_gone(life, now_ms)
+        self._calls.forget_member(life)
+        self._calls.relay.on_gone(life, now_ms)
+        self._refused_by.pop(life, None)
+        self._on_tasks_changed(now_ms)
+
+    # --- homes ----------------------------------------------------------------------------------------------------
+
+    def _decides(self, stream: StreamId) -> bool:
+        mine = self._streams.get(stream)
+        return mine is not None and not mine.frozen
+
+    def _on_owner_changed(self, now_ms: int) -> None:
+        if self._ownership.is_mine and self._ownership.owner == self.me.life:
+            self._schedule.on_tasks({}, now_ms)
+        self._calls.relay.ask_owner_again(now_ms)
+
+    def _on_took(self, sender: Life, message: Took, now_ms: int) -> None:
+        if message.stream.home.node != self.me.life.node:
+            self._takeover.drop(message.stream)  # else this node asks already whose it is, and all will tell
+        mine = self._streams.get(message.stream)
+        self._loans.on_took(message)
+        self._ownership.on_took(message, now_ms)
+        if mine is not None and mine.name == "delayed" and not mine.frozen:
+            # This node's loop did not turn, and a standby went on: it gets what it may not know of.
+            self._handover.give(mine, message.into.home, lambda into, at_ms: None, now_ms)
+
+    def _on_given(self, stream: Stream, now_ms: int) -> None:
+        """A stream of this node has another home."""
+        waiters = self._query.take_waiters(stream)
+        if stream.name == "own":
+            self._streams.begin(Stream(Slice("own", self.me.life, stream.slice.epoch, self.limits)))
+        else:
+            self._streams.delayed = None
+            self._ownership.lose(now_ms)
+        stream.let_go()
+        for asker, job, cancel in waiters:
+            self._calls.put_again(asker, job, cancel, now_ms)
+        if not self._streams.own.frozen:
+            self._calls.go_on(now_ms)
+
+    def _on_resumed(self, stream: Stream, now_ms: int) -> None:
+        if stream.name == "delayed":
+            self._ownership.renew(now_ms)
+        else:
+            self._calls.go_on(now_ms)
+
+    def _target_of(self, stream: StreamId) -> Stream | None:
+        """What takes in the slice that another hands over; None: nothing here can."""
+        if stream.name == "own":
+            return self._streams.own
+        if self._streams.delayed is None and self._ownership.known not in (None, stream):
+            return None
+        return self._ownership.begin(stream.epoch + 1)
+
+    # --- loans ----------------------------------------------------------------------------------------------------
+
+    def _on_own_reports(self, reports: Sequence[tuple[StreamId, Finished]], now_ms: int) -> None:
+        by_stream: dict[StreamId, list[Finished]] = {}
+        for name, report in reports:
+            by_stream.setdefault(name, []).append(report)
+        for name, ended in by_stream.items():
+            stream = self._streams.get(name)
+            if stream is not None and not stream.frozen:
+                self._verdicts.on_reports(stream, self.me.life, ended, now_ms)
+
+    def _mine(self, stream: StreamId) -> Stream | None:
+        """That stream, if this node decides about it."""
+        mine = self._streams.get(stream)
+        return None if mine is None or mine.frozen else mine
+
+    def _on_began(self, sender: Life, message: Began, now_ms: int) -> None:
+        stream = self._mine(message.stream)
+        if stream is not None:
+            self._verdicts.on_started(stream, sender, message.jobs, now_ms)
+
+    def _on_reported(self, sender: Life, message: Reported, now_ms: int) -> None:
+        stream = self._mine(message.stream)
+        self._stealing.on_window(sender, message.window, now_ms)
+        if stream is not None:
+            self._verdicts.on_reports(stream, sender, message.reports, now_ms)
+
+    def _on_give_back(self, sender: Life, message: GiveBack, now_ms: int) -> None:
+        stream = self._mine(message.stream)
+        self._stealing.on_window(sender, message.window, now_ms)
+        if stream is not None:
+            self._verdicts.on_back(stream, sender, message.jobs, now_ms)
+
+    def _on_cannot_stop(self, sender: Life, message: CannotStop, now_ms: int) -> None:
+        stream = self._mine(message.stream)
+        record = None if stream is None else stream.slice.records.get(message.job)
+        if record is not None and record.executor == sender:
+            self._query.on_cannot_cancel(message.job)
+
+    def _on_not_held(self, sender: Life, message: NotHeld, now_ms: int) -> None:
+        stream = self._mine(message.stream)
+        if stream is not None:
+            self._verdicts.on_not_held(stream, sender, message.jobs, now_ms)
 
     def _on_endings(self, stream: Stream) -> None:
         endings, stream.slice.endings = stream.slice.endings, []
@@ -339,30 +655,64 @@ class Engine:
             if ending.displaced is not None:
                 displaced = ending.displaced
                 self._outbox.tell(DeadLetterDropped(displaced.job, displaced.header.task))
-            self._query.on_ended(ending)
+            self._query.count_ended(ending)
+            self._tell_when_held(stream, ending)
             self._broadcast.on_ended(stream, ending)
-            self._schedule.on_ended(ending)
+            if stream is self._streams.delayed:
+                self._schedule.on_ended(ending)
+
+    def _tell_when_held(self, stream: Stream, ending: Ending) -> None:
+        if self._query.waits_for(ending.record.job):
+            stream.when_held(self.limits.backups, partial(self._query.on_ended, ending))
 
     # --- leaving --------------------------------------------------------------------------------------------------
 
     def _leave(self, asker: Asker, call: Leave, now_ms: int) -> None:
-        self._intake.closed = True
+        self._intake.closed = self._handover.closed = True
         self._calls.go_on(now_ms)
         self._leave_askers.append(asker)
         self._leave_by_ms = now_ms + call.within_ms
 
-    def _leave_if_done(self, now_ms: int) -> None:
-        """Nobody takes over from a node that is alone, so it works on what can still end before its time is up."""
-        if now_ms < self._leave_by_ms and self._can_go_on():
+    def _leave_on(self, now_ms: int) -> None:
+        """Hand over what is left to do, and wait for what runs; a node that is alone works on instead."""
+        heir = self._heir()
+        if heir is not None:
+            self._close()
+            for stream in list(self._streams):
+                if not stream.frozen and (len(stream.slice) or stream.slice.dead or stream.name == "delayed"):
+                    self._handover.give(stream, heir.life, partial(self._on_gift, heir.life), now_ms)
+        busy = self._handover.is_giving or self._loans.is_busy or self._streams.own.frozen
+        if now_ms < self._leave_by_ms and (busy or (heir is None and self._can_go_on())):
             return
+        self._replication.closed = True
+        for stream in self._streams:
+            if not (len(stream.slice) or stream.slice.dead):
+                self._replication.retire(stream)
+            else:
+                self._replication.renew(stream)  # whoever has a copy takes over
         self._membership.leave()
         for asker in self._leave_askers:
             self._outbox.answer(asker, Left(self._query.unfinished()))
         self._leave_askers = []
 
+    def _close(self) -> None:
+        """Nothing new is begun here any more."""
+        self._loans.give_all_back()
+        self._stealing.closed = self._takeover.closed = self._ownership.closed = True
+
+    def _heir(self) -> Row | None:
+        """Who is to have what this node leaves behind: the oldest that takes it."""
+        rows = [row for row in self._roster.others if row.joined and row.life not in self._refused_by]
+        return min(rows, key=lambda row: (row.lagging, row.joined, row.life), default=None)
+
+    def _on_gift(self, heir: Life, into: StreamId | None, now_ms: int) -> None:
+        if into is None:
+            self._refused_by[heir] = None
+
     def _can_go_on(self) -> bool:
         mine = self._roster.mine
-        if mine.held:
+        self._loans.closed = self._stealing.closed = False  # whoever was to have it is gone
+        if self._loans.is_busy:
             return True
         due_ms = self._schedule.deadline_ms(rounds=False)
         soon = due_ms is not None and due_ms < self._leave_by_ms

@@ -11,18 +11,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .values import Header, JobId, Life, Outcome
+from .records import Chunk
+from .values import Header, JobId, Life, Outcome, StreamId
 
 
 @dataclass(slots=True)
 class Put:
-    """New jobs with one header. `due_at_ms`: 0: ready at once. `keyed`: their ids are remembered after the end."""
+    """New jobs with one header. `due_at_ms`: 0: ready at once. `keyed`: their ids are remembered after the end.
+
+    `more`: a part of a batch, which is put with its last part and not before, so that it is there as a whole or not.
+    """
 
     header: Header
     jobs: list[tuple[JobId, bytes]]
     at_ms: int
     due_at_ms: int = 0
     keyed: bool = False
+    more: bool = False
 
 
 @dataclass(slots=True)
@@ -45,6 +50,23 @@ class Returned:
     """Back from an executor that had not started them: the attempt is not counted."""
 
     jobs: list[JobId]
+
+
+@dataclass(slots=True)
+class Orphaned:
+    """Their executor died. The attempt stays counted, but is no try. `killed`: those it may have been running."""
+
+    jobs: list[JobId]
+    killed: list[JobId]
+
+
+@dataclass(slots=True)
+class Adopted:
+    """It turns out that a member holds these, each as that attempt: a home that died, or was away, had lent them."""
+
+    jobs: list[JobId]
+    attempts: list[int]
+    to: Life
 
 
 @dataclass(slots=True)
@@ -84,9 +106,13 @@ class CancelAsked:
 
 @dataclass(slots=True)
 class Revived:
-    """A person wants the dead letter run again, with its tries counted from new."""
+    """A person wants the dead letter run again, with its tries counted from new.
+
+    `target`: it was the part of an "all" job at a member that is gone, so this one is to run it.
+    """
 
     job: JobId
+    target: Life | None = None
 
 
 @dataclass(slots=True)
@@ -140,6 +166,24 @@ class Advanced:
 
 
 @dataclass(slots=True)
+class Imported:
+    """What another was home of is of this home now. None of its live jobs is in the slice yet.
+
+    `source`: the stream that it comes from; tokens of runs grow beyond those that it gave.
+    """
+
+    source: StreamId
+    chunk: Chunk
+
+
+@dataclass(slots=True)
+class Moved:
+    """Another home has these now."""
+
+    jobs: list[JobId]
+
+
+@dataclass(slots=True)
 class Rehomed:
     """The home goes on under another life; what it runs itself it goes on running."""
 
@@ -151,6 +195,8 @@ Entry = (
     | Due
     | Lent
     | Returned
+    | Orphaned
+    | Adopted
     | Done
     | Waits
     | Died
@@ -161,5 +207,7 @@ Entry = (
     | Planned
     | PlanStopped
     | Advanced
+    | Imported
+    | Moved
     | Rehomed
 )

@@ -192,6 +192,30 @@ class IdentityTaken:
     other: Member
 
 
+@dataclass(slots=True)
+class OwnerChanged:
+    """The delayed queue has another owner; `mine`: it is this node."""
+
+    owner: Member
+    epoch: int
+    mine: bool
+
+
+@dataclass(slots=True)
+class TookOver:
+    """This node is the home of what that member was home of: `jobs` that had not ended."""
+
+    name: str
+    jobs: int
+
+
+@dataclass(slots=True)
+class Degraded:
+    """Jobs of this node have fewer copies than was asked for; 0: all have them again."""
+
+    jobs: int
+
+
 Fact = (
     PeerJoined
     | PeerSuspected
@@ -204,6 +228,9 @@ Fact = (
     | Confirmed
     | Reborn
     | IdentityTaken
+    | OwnerChanged
+    | TookOver
+    | Degraded
     | JobQueued
     | JobStarted
     | JobRetried

@@ -161,7 +161,7 @@ def _merge_status(statuses: list[ClusterStatus], silent: list[str]) -> ClusterSt
     for status in reversed(statuses):
         plans.update((plan.task, plan) for plan in status.plans)
     members = [
-        replace(it, slots=told.slots, busy=told.busy, tasks=told.tasks)
+        replace(it, slots=told.slots, busy=told.busy, tasks=told.tasks, degraded=told.degraded)
         if (told := of_itself.get(it.member.life)) is not None
         else it
         for it in own.members

@@ -19,8 +19,11 @@ from .effects import Outbox
 from .entries import Put
 from .facts import JobQueued
 from .messages import Accepted, Enqueue, Refusal, Refused
-from .replication import Streams
+from .streams import Stream, Streams
 from .values import NO_JOB, Header, JobId, TaskSpec, after
+
+PART_BYTES = 128 * 1024
+"""A batch is put in entries of about this size."""
 
 
 class Intake:
@@ -57,11 +60,11 @@ class Intake:
                 return Refused(Refusal.TOO_LARGE, f"params of {len(params)} bytes, limit {limits.payload_max_bytes}")
         return None
 
-    def put(self, call: Enqueue, now_ms: int) -> tuple[Accepted | Refused, int]:
+    def put(self, stream: Stream, call: Enqueue, now_ms: int) -> tuple[Accepted | Refused, int]:
         """Put the jobs of a call that nothing is wrong with: all, or none.
 
         Returns:
-            The answer, and how many jobs are new.
+            The answer, for when copies exist, and how many jobs are new.
         """
         new: dict[JobId, bytes] = {}
         for job, params in call.jobs:
@@ -71,11 +74,11 @@ class Intake:
             refused = self.no_room(len(new), sum(map(len, new.values())))
             if refused is not None:
                 return refused, 0
-            later = call.delay_ms > 0
-            stream = self._streams.delayed if later or call.keyed else self._streams.own
             header = self._header(call)
-            due_at_ms = after(now_ms, call.delay_ms) if later else 0
-            stream.append(Put(header, list(new.items()), now_ms, due_at_ms, call.keyed))
+            due_at_ms = after(now_ms, call.delay_ms) if call.delay_ms > 0 else 0
+            parts = _parts(list(new.items()))
+            for part in parts:
+                stream.append(Put(header, part, now_ms, due_at_ms, call.keyed, part is not parts[-1]))
             if self._outbox.listening:
                 for job in new:
                     self._outbox.tell(JobQueued(job, call.task, header.announce, call.delay_ms))
@@ -110,5 +113,21 @@ class Intake:
                 spec.priority if call.priority is None else call.priority,
                 spec.announce if call.announce is None else call.announce,
                 spec.result_ttl_ms,
+                spec.backups,
+                spec.once,
             )
         return header
+
+
+def _parts(jobs: list[tuple[JobId, bytes]]) -> list[list[tuple[JobId, bytes]]]:
+    """A batch cut into what fits into frames."""
+    parts: list[list[tuple[JobId, bytes]]] = [[]]
+    room = PART_BYTES
+    for job in jobs:
+        size = len(job[1]) + 25
+        if size > room and parts[-1]:
+            parts.append([])
+            room = PART_BYTES
+        parts[-1].append(job)
+        room -= size
+    return parts

@@ -13,6 +13,7 @@ Bounds: `Limits` names one for each container. The checks of `check()` are the i
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from ..config import Limits
 from ..errors import Bug
 from .due import DueQueue
 from .entries import (
+    Adopted,
     Advanced,
     CancelAsked,
     Died,
@@ -28,7 +30,10 @@ from .entries import (
     Dropped,
     Due,
     Entry,
+    Imported,
     Lent,
+    Moved,
+    Orphaned,
     Planned,
     PlanStopped,
     Put,
@@ -38,10 +43,11 @@ from .entries import (
     Spread,
     Waits,
 )
-from .memory import Memory
+from .memory import TOMB_MS, Memory
 from .plans import Plans
 from .ready import ReadyLines
-from .steps import STEPS, Ending, Parts, Record
+from .records import HEAD, Chunk, Parts, Record, Remembered, SpreadOut
+from .steps import STEPS, Ending
 from .values import (
     NO_JOB,
     NO_PARAMS,
@@ -55,8 +61,8 @@ from .values import (
     part_id,
 )
 
-_HEAD = 16
-"""Bytes before the params of a queued job: header number (4), enqueued at (6), due at (6; 0: was never delayed)."""
+CHUNK_BYTES = 128 * 1024
+"""About how much of a slice goes into one piece of it."""
 STALE_MAX = 1000
 """Stale places suffered in the lines of ready and of delayed jobs, however few are live; else as many as these."""
 
@@ -81,6 +87,12 @@ class Slice:
         self.keyed: set[JobId] = set()  # live jobs whose ids are the callers' own
         self.endings: list[Ending] = []  # since the engine last took them
         self.bytes = 0  # params of all live jobs
+        self.last = 0  # number of the last entry
+        self.lent: dict[Life, int] = {}  # executor -> jobs it holds; no zeros
+        self.copies_asked: set[int] = set()  # by jobs that ever were here
+        self.withholds = False  # at the home: what an entry makes ready waits until copies of it exist
+        self._withheld: dict[int, deque[tuple[int, Header, list[JobId], Life | None, bool]]] = {}  # copies -> in order
+        self._batch: list[Put] = []  # parts of a batch whose last one is still to come
         self._lines = ReadyLines(self._is_ready)
         self._due = DueQueue(self._waits)
         self._tally = dict.fromkeys(State, 0)  # records by state
@@ -91,6 +103,8 @@ class Slice:
             Due: self._become_due,
             Lent: self._lend,
             Returned: self._return,
+            Orphaned: self._orphan,
+            Adopted: self._adopt,
             Done: self._end,
             Waits: self._wait,
             Died: self._die,
@@ -101,6 +115,8 @@ class Slice:
             Planned: self._schedules.plan,
             PlanStopped: self._schedules.stop,
             Advanced: self._advance,
+            Imported: self._import,
+            Moved: self._give_away,
             Rehomed: self._rehome,
         }
 
@@ -180,7 +196,7 @@ class Slice:
     def _waits(self, due_at_ms: int, job: JobId) -> bool:
         held = self.delayed.get(job)
         if held is not None:
-            return int.from_bytes(held[10:_HEAD]) == due_at_ms
+            return int.from_bytes(held[10:HEAD]) == due_at_ms
         record = self.records.get(job)
         return record is not None and record.state is State.DELAYED and record.due_at_ms == due_at_ms
 
@@ -232,6 +248,7 @@ class Slice:
         Raises:
             Bug: it is a step that `STEPS` does not have, or one that it ignores.
         """
+        self.last += 1
         self._apply[type(entry)](entry)
 
     def note_started(self, job: JobId, now_ms: int) -> Record | None:
@@ -254,14 +271,33 @@ class Slice:
         self._tally[to] += 1
         record.state = to
 
+    def _lend_to(self, record: Record, to: Life) -> None:
+        record.executor = to
+        self.lent[to] = self.lent.get(to, 0) + 1
+
+    def _take_back(self, record: Record) -> Life | None:
+        """Nobody holds it any more.
+
+        Returns:
+            Who did.
+        """
+        executor, record.executor = record.executor, None
+        if executor is not None:
+            left = self.lent[executor] - 1
+            if left:
+                self.lent[executor] = left
+            else:
+                del self.lent[executor]
+        return executor
+
     def _unpack(self, job: JobId, held: bytes, state: State) -> Record:
         return Record(
             job,
             self._headers[int.from_bytes(held[:4])],
-            held[_HEAD:],
+            held[HEAD:],
             int.from_bytes(held[4:10]),
             state,
-            due_at_ms=int.from_bytes(held[10:_HEAD]),
+            due_at_ms=int.from_bytes(held[10:HEAD]),
         )
 
     def _record(self, job: JobId) -> Record:
@@ -275,13 +311,25 @@ class Slice:
             self._tally[state] += 1
         return record
 
-    def _put(self, entry: Put) -> None:
-        header, due_at_ms = entry.header, entry.due_at_ms
+    def _header_number(self, header: Header) -> int:
         number = self._header_numbers.get(header)
         if number is None:
             number = self._header_numbers[header] = len(self._headers)
             self._headers.append(header)
-        head = number.to_bytes(4) + entry.at_ms.to_bytes(6) + due_at_ms.to_bytes(6)
+        return number
+
+    def _put(self, entry: Put) -> None:
+        if entry.more:
+            self._batch.append(entry)
+            return
+        batch, self._batch = self._batch, []
+        for part in batch:
+            self._put_now(part)
+        self._put_now(entry)
+
+    def _put_now(self, entry: Put) -> None:
+        header, due_at_ms = entry.header, entry.due_at_ms
+        head = self._header_number(header).to_bytes(4) + entry.at_ms.to_bytes(6) + due_at_ms.to_bytes(6)
         queue = self.delayed if due_at_ms else self.ready
         for job, params in entry.jobs:
             if job in self:
@@ -297,10 +345,38 @@ class Slice:
         else:
             self._line_up(header, [job for job, _ in entry.jobs])
 
-    def _line_up(self, header: Header, jobs: list[JobId], target: Life | None = None) -> None:
-        """They are ready: behind the others."""
-        self._lines.push(header, jobs, target)
+    def copies_of(self, header: Header) -> int:
+        """How many copies have to exist before such a job starts."""
+        return self.limits.backups if header.backups is None else header.backups
+
+    def _line_up(self, header: Header, jobs: list[JobId], target: Life | None = None, *, front: bool = False) -> None:
+        """They are ready: behind the others, or before them; at the home once there are copies of that."""
+        copies = self.copies_of(header)
+        self.copies_asked.add(copies)
+        if self.withholds and copies:
+            self._withheld.setdefault(copies, deque()).append((self.last, header, jobs, target, front))
+        else:
+            self._push(header, jobs, target, front)
+
+    def _push(self, header: Header, jobs: list[JobId], target: Life | None, front: bool) -> None:
+        if front:
+            for job in jobs:
+                self._lines.push_front(header, job, target)
+        else:
+            self._lines.push(header, jobs, target)
         self._tidy()
+
+    def release(self, copies: int, number: int) -> None:
+        """All entries up to that one have so many copies: what they made ready may be claimed."""
+        waits = self._withheld.get(copies)
+        while waits and waits[0][0] <= number:
+            _, header, jobs, target, front = waits.popleft()
+            self._push(header, [job for job in jobs if self._is_ready(job)], target, front)
+
+    @property
+    def withheld(self) -> dict[int, int]:
+        """Copies asked for -> number of the first entry that waits for them."""
+        return {copies: waits[0][0] for copies, waits in self._withheld.items() if waits}
 
     def _tidy(self) -> None:
         """Take out what is stale, where it is more than what is live. Called where something is added.
@@ -329,17 +405,36 @@ class Slice:
             self._must(job, entry)
             record = self._record(job)
             record.attempt += 1
-            record.executor = entry.to
+            self._lend_to(record, entry.to)
             self._move(record, State.LENT)
+
+    def _adopt(self, entry: Adopted) -> None:
+        for job, attempt in zip(entry.jobs, entry.attempts, strict=True):
+            self._must(job, entry)
+            record = self._record(job)
+            record.attempt = max(record.attempt, attempt)
+            self._lend_to(record, entry.to)
+            self._move(record, State.LENT)
+
+    def _orphan(self, entry: Orphaned) -> None:
+        killed = set(entry.killed)
+        for job in entry.jobs:
+            self._must(job, entry)
+            record = self.records[job]
+            record.kills += job in killed
+            record.started_at_ms = 0
+            self._take_back(record)
+            self._move(record, State.READY)
+            self._line_up(record.header, [job], record.target, front=True)
 
     def _return(self, entry: Returned) -> None:
         for job in entry.jobs:
             self._must(job, entry)
             record = self.records[job]
             record.attempt -= 1
-            record.executor = None
+            self._take_back(record)
             self._move(record, State.READY)
-            self._lines.push_front(record.header, job, record.target)
+            self._line_up(record.header, [job], record.target, front=True)
 
     def _end(self, entry: Done) -> None:
         for job, outcome in zip(entry.jobs, entry.outcomes, strict=True):
@@ -352,6 +447,8 @@ class Slice:
         number = self.round_of(record)
         if record.parent:
             self._part_ended(record, outcome)
+        executor = self._take_back(record)
+        record.executor = executor  # for people: who ran it
         del self.records[job]
         self._tally[record.state] -= 1
         self.bytes -= len(record.params)
@@ -361,6 +458,8 @@ class Slice:
         if job in self.keyed:
             self.keyed.remove(job)
             self.memory.keep_id(job, at_ms)
+        if record.header.result_ttl_ms < TOMB_MS:
+            self.memory.entomb(job, at_ms)
         self._schedules.ended(job, at_ms)
         ending = Ending(record, outcome, at_ms, parts, number)
         self.endings.append(ending)
@@ -372,7 +471,7 @@ class Slice:
         record = self.records[job]
         self._move(record, State.DELAYED)
         record.tries += entry.counted
-        record.executor = None
+        self._take_back(record)
         record.started_at_ms = 0
         record.due_at_ms = entry.due_at_ms
         record.outcome = entry.outcome
@@ -401,6 +500,8 @@ class Slice:
         record.state = State.READY
         record.tries = 0
         record.executor = None
+        if entry.target is not None:
+            record.target = entry.target
         record.started_at_ms = 0
         record.due_at_ms = 0
         record.parent = NO_JOB
@@ -420,7 +521,7 @@ class Slice:
     def _advance(self, entry: Advanced) -> None:
         self._must(entry.job, entry)
         self._schedules.advance(entry)
-        self._put(Put(entry.header, [(entry.job, NO_PARAMS)], entry.at_ms))
+        self._put_now(Put(entry.header, [(entry.job, NO_PARAMS)], entry.at_ms))
 
     # --- scope "all" ----------------------------------------------------------------------------------------------
 
@@ -450,6 +551,8 @@ class Slice:
 
     def _rehome(self, entry: Rehomed) -> None:
         before, self.home = self.home, entry.home
+        if before in self.lent:
+            self.lent[self.home] = self.lent.pop(before)
         for record in (*self.records.values(), *self.dead.values()):
             if record.executor == before:
                 record.executor = self.home
@@ -458,6 +561,124 @@ class Slice:
         for parts in self.parts.values():
             parts.open.update({job: self.home for job, member in parts.open.items() if member == before})
         self._lines.rename(before, self.home)
+
+    # --- moving ---------------------------------------------------------------------------------------------------
+
+    def _import(self, entry: Imported) -> None:
+        self.epoch = max(self.epoch, entry.source.epoch, entry.chunk.epoch + 1)
+        self.take_in(entry.chunk)
+
+    def take_in(self, chunk: Chunk) -> None:
+        """What a piece of another slice holds is held here too.
+
+        Raises:
+            Bug: one of its jobs is here already.
+        """
+        if any(job in self for job in chunk.jobs):
+            raise self._bug("a job that comes from another slice is here already")
+        numbers = [self._header_number(header).to_bytes(4) for header in chunk.headers]
+        for queue, held_there in ((self.ready, chunk.ready), (self.delayed, chunk.delayed)):
+            for job, held in held_there:
+                place = int.from_bytes(held[:4])
+                queue[job] = held = numbers[place] + held[4:]
+                self.bytes += len(held) - HEAD
+                if queue is self.ready:
+                    self._line_up(chunk.headers[place], [job])
+                else:
+                    self._due.push(int.from_bytes(held[10:HEAD]), job)
+        for it in chunk.parts:
+            self.parts[it.job] = Parts(dict(it.open), dict(it.ended))
+        for told in chunk.records:
+            self._take_in_record(replace(told))
+        for dead in chunk.dead:
+            self.dead[dead.job] = replace(dead)
+            if len(self.dead) > self.limits.dead_max_count:
+                self.dead.pop(next(iter(self.dead)))
+        self._schedules.take_in(chunk.plans, chunk.rounds)
+        self.keyed.update(chunk.keyed)
+        self.memory.take_in(chunk.ended, chunk.ids, chunk.tombs)
+        self._tidy()
+
+    def _take_in_record(self, record: Record) -> None:
+        self.records[record.job] = record
+        self._tally[record.state] += 1
+        self.bytes += len(record.params)
+        if record.executor is not None:
+            self._lend_to(record, record.executor)
+        if record.state is State.READY:
+            self._line_up(record.header, [record.job], record.target)
+        elif record.state is State.DELAYED:
+            self._due.push(record.due_at_ms, record.job)
+
+    def _give_away(self, entry: Moved) -> None:
+        for job in entry.jobs:
+            self._must(job, entry)
+            if job in self.dead:
+                del self.dead[job]
+                continue
+            held = self.ready.pop(job, None) or self.delayed.pop(job, None)
+            if held is not None:
+                self.bytes -= len(held) - HEAD
+            else:
+                record = self.records.pop(job)
+                self._take_back(record)
+                self._tally[record.state] -= 1
+                self.bytes -= len(record.params)
+                self.parts.pop(job, None)
+            self._schedules.give_away(job)
+            self.keyed.discard(job)
+
+    def export(self, takes: Callable[[JobId], bool] | None = None) -> Iterator[Chunk]:
+        """The slice in pieces: what `take_in` makes of them all is the same slice. `takes`: only these jobs.
+
+        An "all" job and its parts are in one piece.
+        """
+        piece = _Piece(self.epoch)
+        for queue, name in ((self.ready, "ready"), (self.delayed, "delayed")):
+            for job, held in queue.items():
+                if takes is None or takes(job):
+                    piece.queued(name, job, held, self._headers[int.from_bytes(held[:4])])
+                    self._export_marks(piece.chunk, job)
+                    if piece.is_full:
+                        yield piece.take()
+        for job, record in self.records.items():
+            if record.parent or (takes is not None and not takes(job)):
+                continue
+            parts = self.parts.get(job)
+            for one in [job, *(parts.open if parts is not None else ())]:
+                piece.record(self.records[one])
+                self._export_marks(piece.chunk, one)
+            if parts is not None:
+                piece.chunk.parts.append(SpreadOut(job, list(parts.open.items()), list(parts.ended.items())))
+            if piece.is_full:
+                yield piece.take()
+        for job, dead in self.dead.items():
+            if takes is None or takes(job):
+                piece.dead(dead)
+                if piece.is_full:
+                    yield piece.take()
+        for ended in self.memory.export():
+            piece.ended(ended)
+            if piece.is_full:
+                yield piece.take()
+        for job, at_ms in self.memory.export_ids():
+            piece.mark(piece.chunk.ids, job, at_ms)
+            if piece.is_full:
+                yield piece.take()
+        for job, at_ms in self.memory.export_tombs():
+            piece.mark(piece.chunk.tombs, job, at_ms)
+            if piece.is_full:
+                yield piece.take()
+        yield piece.take()
+
+    def _export_marks(self, chunk: Chunk, job: JobId) -> None:
+        if job in self.keyed:
+            chunk.keyed.append(job)
+
+    def export_plans(self) -> Chunk:
+        """The schedules, and which live jobs are rounds: after all pieces with jobs."""
+        plans = [replace(plan) for plan in self.plans.values()]
+        return Chunk(plans=plans, rounds=[(job, task, number) for job, (task, number) in self.rounds.items()])
 
     # --- upkeep ---------------------------------------------------------------------------------------------------
 
@@ -481,12 +702,19 @@ class Slice:
                 raise self._bug(f"{record} is no open part of its job")
         if tally != self._tally:
             raise self._bug(f"counted {tally}, kept {self._tally}")
-        size = sum(len(held) - _HEAD for queue in (self.ready, self.delayed) for held in queue.values())
+        lent: dict[Life, int] = {}
+        for record in self.records.values():
+            if record.executor is not None:
+                lent[record.executor] = lent.get(record.executor, 0) + 1
+        if lent != self.lent:
+            raise self._bug(f"lent {lent}, kept {self.lent}")
+        size = sum(len(held) - HEAD for queue in (self.ready, self.delayed) for held in queue.values())
         if size + sum(len(record.params) for record in self.records.values()) != self.bytes:
             raise self._bug("bytes are miscounted")
         dues = set(self._due)
         lines = set(self._lines)
-        waits = {(int.from_bytes(held[10:_HEAD]), job) for job, held in self.delayed.items()}
+        lines.update(job for waits in self._withheld.values() for it in waits for job in it[2])
+        waits = {(int.from_bytes(held[10:HEAD]), job) for job, held in self.delayed.items()}
         waits |= {(record.due_at_ms, job) for job, record in self.records.items() if record.state is State.DELAYED}
         if not waits <= dues:
             raise self._bug(f"delayed jobs would never become due: {sorted(waits - dues)}")
@@ -505,3 +733,53 @@ class Slice:
 
     def _bug(self, what: str) -> Bug:
         return Bug(f"slice {self.name}: {what}")
+
+
+class _Piece:
+    """A chunk that is being filled."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.chunk = Chunk(epoch=epoch)
+        self.size = 0
+        self._numbers: dict[Header, int] = {}
+
+    @property
+    def is_full(self) -> bool:
+        return self.size >= CHUNK_BYTES
+
+    def take(self) -> Chunk:
+        """The chunk, and begin the next one."""
+        chunk, self.chunk, self.size = self.chunk, Chunk(epoch=self.epoch), 0
+        self._numbers = {}
+        return chunk
+
+    def queued(self, queue: str, job: JobId, held: bytes, header: Header) -> None:
+        number = self._numbers.get(header)
+        if number is None:
+            number = self._numbers[header] = len(self.chunk.headers)
+            self.chunk.headers.append(header)
+        (self.chunk.ready if queue == "ready" else self.chunk.delayed).append((job, number.to_bytes(4) + held[4:]))
+        self.size += len(held) + 40
+
+    def record(self, record: Record) -> None:
+        lent = record.state is State.RUNNING
+        self.chunk.records.append(replace(record, state=State.LENT, started_at_ms=0) if lent else replace(record))
+        self.size += _size(record)
+
+    def dead(self, record: Record) -> None:
+        self.chunk.dead.append(replace(record))
+        self.size += _size(record)
+
+    def mark(self, marks: list[tuple[JobId, int]], job: JobId, at_ms: int) -> None:
+        marks.append((job, at_ms))
+        self.size += 40
+
+    def ended(self, ended: Remembered) -> None:
+        self.chunk.ended.append(ended)
+        self.size += 80 + len(ended.outcome.result)
+
+
+def _size(record: Record) -> int:
+    failure = record.outcome.failure if record.outcome is not None else None
+    return 200 + len(record.params) + (0 if failure is None else len(failure.message) + len(failure.traceback))

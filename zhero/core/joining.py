@@ -25,7 +25,7 @@ from .messages import Frame, IdentityInUse, Message, Rumours, Sync
 from .probing import Probing
 from .roster import Gone, Roster, Row
 from .swim import Swim
-from .values import Life, Rumour, Standing
+from .values import Life, Member, Rumour, Standing
 
 FIRST_RETRY_MS = 200
 """An unanswered join is repeated after this span, then after twice as long, up to `beat_ms` times 4."""
@@ -154,6 +154,11 @@ class Joining:
         if message.wanted and sender in self._roster:
             self._outbox.send(sender, self._sync(wanted=False))
 
+    def meet(self, member: Member) -> None:
+        """That one counts this node as a member, and this one has not heard of it."""
+        if not self._swim.left:
+            self._knock(member.endpoint, self._sync(wanted=True))
+
     def _hear_a_rival(self, sender: Life, message: Sync) -> None:
         """Somebody says that it is this node: a copy that wants to join, or, where both are members, the later one."""
         if not message.told or sender.node != self._swim.me.node or sender.boot == self._swim.me.boot:
@@ -199,7 +204,8 @@ class Joining:
     def on_view(self, row: Row, now_ms: int) -> None:
         """A beat has said what that member's view is."""
         if row.view == self._roster.view:
-            self._differs_since_ms.pop(row.life, None)
+            if self._differs_since_ms:
+                self._differs_since_ms.pop(row.life, None)
             return
         since_ms = self._differs_since_ms.setdefault(row.life, now_ms)
         if now_ms - since_ms >= self._profile.sync_ms and now_ms >= self._sync_again_ms:

@@ -3,8 +3,10 @@
 libzmq drops what is queued in at least five places (reconnect, high-water marks, a peer that is not there yet, close,
 buffers at a break), so only a receipt counts. What is *posted* to a member is numbered from 1 per pair of lives; the
 receiver takes number n+1 after n and nothing else, and says how far it got on every frame it sends back, or in an empty
-one after `ACK_MS`. What has no receipt after `resend_ms` is said again, all of it, less and less often. What is *sent*
-is not numbered and may get lost.
+one after `ACK_MS`. What has no receipt after `resend_ms` is said again, all of it, less and less often. But whoever is
+heard need not be waited for: a frame whose receipt says nothing new, though it could, makes it be said again at once.
+That is what a receiver answers to a number after a gap, so a link that has rested goes on with the first new message.
+What is *sent* is not numbered and may get lost.
 
 A session belongs to two lives and ends with either: so for each posted message there are two ends, it has arrived or
 that life is over, and never "maybe later". A frame on its way to a process that died may reach the next one on that
@@ -32,18 +34,24 @@ ACK_MS = 20
 """A receipt waits so long for a frame that it can ride on."""
 ACK_COUNT = 64
 """After so many numbered messages it waits no longer."""
+STALE_SHARE = 10
+"""A bare receipt without news counts when `resend_ms` divided by this has passed: it did not cross what was said."""
 RESEND_MAX_TIMES = 8
 """Times `resend_ms`: the longest wait before the same is said again."""
 
 
 @dataclass(slots=True)
 class _Session:
-    """One pair of lives. Numbers `acked + 1 .. acked + len(under_way)` have been said and have no receipt."""
+    """One pair of lives. Numbers `acked + 1 .. acked + len(under_way)` have been said and have no receipt.
+
+    `said_at_ms`: when the first of them was said last, or became the first.
+    """
 
     acked: int = 0
     under_way: deque[tuple[Message, int]] = field(default_factory=deque[tuple[Message, int]])
     under_way_bytes: int = 0
     waiting: deque[tuple[Message, int]] = field(default_factory=deque[tuple[Message, int]])
+    said_at_ms: int = 0
     resend_at_ms: int | None = None
     resend_times: int = 1
     received: int = 0
@@ -106,8 +114,8 @@ class Link:
             Its numbered messages that are the next ones; what comes after a gap comes again.
         """
         session = self._sessions[frame.sender]
-        if frame.ack:
-            self._take_receipt(session, frame.ack, now_ms)
+        if frame.to is not None:  # what is said to all holds no receipt
+            self._take_receipt(session, frame, now_ms)
         if not frame.numbered or frame.first < 1:
             return []
         start = session.received + 1 - frame.first
@@ -120,13 +128,18 @@ class Link:
             session.ack_at_ms = now_ms + ACK_MS
         return fresh
 
-    def _take_receipt(self, session: _Session, ack: int, now_ms: int) -> None:
+    def _take_receipt(self, session: _Session, frame: Frame, now_ms: int) -> None:
+        ack = frame.ack
+        if ack == session.acked and session.under_way:
+            patience_ms = self._profile.resend_ms // (1 if frame.numbered else STALE_SHARE)
+            if now_ms - session.said_at_ms >= patience_ms:
+                session.resend_times, session.resend_at_ms = 1, now_ms
         if not session.acked < ack <= session.acked + len(session.under_way):
             return
         while session.acked < ack:
             session.acked += 1
             session.under_way_bytes -= session.under_way.popleft()[1]
-        session.resend_times = 1
+        session.resend_times, session.said_at_ms = 1, now_ms
         session.resend_at_ms = now_ms + self._profile.resend_ms if session.under_way else None
 
     # --- saying ---------------------------------------------------------------------------------------------------
@@ -155,8 +168,10 @@ class Link:
         if session.resend_at_ms is not None and now_ms >= session.resend_at_ms:
             first, fresh = session.acked + 1, list(session.under_way)
             session.resend_times = min(RESEND_MAX_TIMES, 2 * session.resend_times)
+            session.said_at_ms = now_ms
             session.resend_at_ms = now_ms + self._profile.resend_ms * session.resend_times
         elif session.resend_at_ms is None and session.under_way:
+            session.said_at_ms = now_ms
             session.resend_at_ms = now_ms + self._profile.resend_ms * session.resend_times
         ack_is_due = session.ack_at_ms is not None and now_ms >= session.ack_at_ms
         if fresh or loose or ack_is_due:

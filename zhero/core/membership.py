@@ -4,7 +4,8 @@ A frame is heard if it is to this life, or to whoever is here, and:
 
 - its sender is a member: it was just heard, its receipts and numbered messages go through the link;
 - its sender's life is over: it is told so, and nothing else it says counts;
-- its sender is a stranger: a client may ask, and a process that wants to join says `Sync`. The rest is dropped.
+- its sender is a stranger: a client may ask, a process that wants to join says `Sync`, and a member of which this one
+  has not heard may suspect it. The rest is dropped.
 
 What is about jobs is handed on to the engine.
 """
@@ -43,7 +44,7 @@ from .messages import (
 from .probing import Probing
 from .roster import Roster, Row, hash_of
 from .swim import Swim
-from .values import Life
+from .values import Life, Rumour, Standing
 
 OF_CLIENTS = (Request, GiveUp, Hello)
 ASK_TASKS_MS = 2_000
@@ -56,6 +57,7 @@ class Membership:
     Args:
         on_joined: called when it has become a member.
         on_reborn: called when it goes on under its next life, with the one before.
+        on_tasks_changed: called when another member has said what it can run.
     """
 
     def __init__(
@@ -67,15 +69,18 @@ class Membership:
         now_ms: int,
         on_joined: Callable[[int], None],
         on_reborn: Callable[[Life, int], None],
+        on_tasks_changed: Callable[[int], None],
     ) -> None:
         self._roster = roster
         self._outbox = outbox
         self._on_reborn = on_reborn
+        self._on_tasks_changed = on_tasks_changed
         self.link = Link(roster.mine.life, profile, outbox)
         self._swim = Swim(roster, self.link, profile, outbox, self._be_reborn)
         self._probing = Probing(roster, self._swim, profile, outbox, rng, now_ms)
         self._joining = Joining(roster, self._swim, self._probing, profile, outbox, rng, on_joined)
         self._tasks_asked_ms: dict[Life, int] = {}
+        self._farewells: list[tuple[Life, Rumours]] = []
         self._hear: dict[type[Any], Callable[[Life, Any, int], None]] = {
             Ping: self._probing.on_ping,
             Pong: self._probing.on_pong,
@@ -123,6 +128,11 @@ class Membership:
         if row is self._roster.mine:
             return []
         if row is not None:
+            if frame.to is None and not frame.numbered and len(frame.messages) == 1:
+                (beat,) = frame.messages
+                if type(beat) is Beat:  # nearly all that an idle node hears
+                    self._hear_beat(row, beat, now_ms)
+                    return []
             return self._receive_from(row, frame, now_ms)
         gone = self._roster.gone.get(sender)
         if gone is not None:
@@ -138,6 +148,10 @@ class Membership:
             hear = self._hear.get(type(message))
             if hear is None:
                 rest.append(message)
+            elif isinstance(message, Rumours) and any(
+                told.member.life == row.life and told.standing is Standing.LEFT for told in message.told
+            ):
+                self._farewells.append((row.life, message))  # after all else that it has said
             elif row.life in self._roster:  # it may have said farewell just now
                 hear(row.life, message, now_ms)
         if row.life in self._roster:
@@ -162,39 +176,71 @@ class Membership:
         return rest
 
     def _hear_about_me(self, frame: Frame, now_ms: int) -> None:
-        """One that is no member here says that this life is over there: that is all that it may say."""
+        """One that is no member here says that this life is over there, or suspected: that is all that it may say."""
         for message in frame.messages:
             if isinstance(message, Rumours):
                 about_me = [told for told in message.told if told.member.life == self._roster.mine.life]
                 self._swim.hear(frame.sender, about_me, now_ms)
+                self._answer_stranger(frame.sender, message, about_me)
+
+    def _answer_stranger(self, sender: Life, message: Rumours, about_me: list[Rumour]) -> None:
+        """A member of which this one has not heard says who it is, so that it can be refuted, and met."""
+        its = next((told for told in message.told if told.member.life == sender), None)
+        suspected = any(told.standing is Standing.SUSPECT for told in about_me)
+        if its is not None and suspected and sender not in self._roster.gone:
+            self._joining.meet(its.member)
+
+    @property
+    def has_farewells(self) -> bool:
+        return bool(self._farewells)
+
+    def hear_farewells(self, now_ms: int) -> None:
+        """Those that left with this frame are gone, now that all that they said has been heard."""
+        farewells, self._farewells = self._farewells, []
+        for sender, message in farewells:
+            self._swim.on_rumours(sender, message, now_ms)
 
     # --- beats and task tables ------------------------------------------------------------------------------------
 
-    def beat(self, age_ms: int = 0) -> Frame:
+    def beat(self, now_ms: int, slots: int) -> Frame:
         """What this node publishes; its heart puts the number and the age in."""
         mine = self._roster.mine
-        beat = Beat(0, mine.joined, self._roster.view, mine.tasks, mine.slots, mine.busy, age_ms)
+        beat = Beat(0, mine.joined, self._roster.view, mine.tasks, slots, mine.busy, 0, at_ms=now_ms)
         return Frame(mine.life, None, [beat])
 
     def _on_beat(self, sender: Life, beat: Beat, now_ms: int) -> None:
         row = self._roster.get(sender)
         assert row is not None
+        self._hear_beat(row, beat, now_ms)
+
+    def _hear_beat(self, row: Row, beat: Beat, now_ms: int) -> None:
         self._probing.on_beat(row, beat)
+        if beat.at_ms:
+            behind_ms = now_ms - beat.at_ms
+            # The least is nearest the truth: all else was on its way for longer. It creeps, for clocks drift.
+            row.behind_ms = behind_ms if row.behind_ms is None else min(behind_ms, row.behind_ms + 1)
+        self._probing.heard(row, now_ms)
         self._joining.on_view(row, now_ms)
-        asked_ms = self._tasks_asked_ms.get(sender)
-        if beat.tasks != row.tasks and (asked_ms is None or now_ms - asked_ms >= ASK_TASKS_MS):
-            self._tasks_asked_ms[sender] = now_ms
-            self._outbox.post(sender, AskTasks())
+        if beat.tasks != row.tasks:
+            asked_ms = self._tasks_asked_ms.get(row.life)
+            if asked_ms is None or now_ms - asked_ms >= ASK_TASKS_MS:
+                self._tasks_asked_ms[row.life] = now_ms
+                self._outbox.post(row.life, AskTasks())
 
     def _on_ask_tasks(self, sender: Life, message: AskTasks, now_ms: int) -> None:
+        self.show_tasks(sender)
+
+    def show_tasks(self, to: Life) -> None:
+        """Say what this node can run."""
         specs = list(self._roster.mine.specs.values())
-        self._outbox.post(sender, Tasks(specs), 100 * len(specs))
+        self._outbox.post(to, Tasks(specs), 100 * len(specs))
 
     def _on_tasks(self, sender: Life, message: Tasks, now_ms: int) -> None:
         row = self._roster.get(sender)
         assert row is not None
         row.specs = {spec.name: spec for spec in message.specs}
         row.tasks = hash_of(row.specs)
+        self._on_tasks_changed(now_ms)
 
     def _on_identity_in_use(self, sender: Life, message: IdentityInUse, now_ms: int) -> None:
         if message.member.life.node == self._roster.mine.life.node:
@@ -222,24 +268,25 @@ class Membership:
         """Say farewell."""
         self._swim.leave()
 
-    def statuses(self, owner: Life, now_ms: int) -> list[MemberStatus]:
+    def statuses(self, owner: Life | None, degraded: int, now_ms: int) -> list[MemberStatus]:
         """What is known of each member, in the order in which they joined."""
         rows = sorted(self._roster, key=lambda row: (row.joined or 1 << 62, row.life))
-        return [self._status(row, owner, now_ms) for row in rows]
+        return [self._status(row, owner, degraded, now_ms) for row in rows]
 
-    def _status(self, row: Row, owner: Life, now_ms: int) -> MemberStatus:
+    def _status(self, row: Row, owner: Life | None, degraded: int, now_ms: int) -> MemberStatus:
         mine = row is self._roster.mine
         return MemberStatus(
             member=row.member,
             owner=row.life == owner,
-            slots=row.capacity if mine else row.slots,
-            busy=row.held if mine else row.busy,
+            slots=row.slots,
+            busy=row.busy,
             tasks=sorted(row.specs),
             standing=row.standing,
             joined=row.joined,
             lagging=row.lagging,
             silent_ms=0 if mine else max(0, now_ms - row.heard_at_ms),
             mine=mine,
+            degraded=degraded if mine else 0,
         )
 
     # --- time -----------------------------------------------------------------------------------------------------

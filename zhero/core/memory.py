@@ -12,13 +12,19 @@ are taken out when there are more of them than of others.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
+from collections.abc import Iterator
 
 from ..config import Limits
+from .records import Remembered
 from .values import JobId, Life, Outcome
 
 STALE_MAX = 1000
 """So many stale places are suffered however little is kept."""
+
+TOMB_MS = 60_000
+"""That a job has ended is known for at least so long, whatever its `result_ttl`: longer than a loop may be late."""
 
 _Place = tuple[int, JobId, Outcome]
 """Forget at ms, job, outcome."""
@@ -34,10 +40,12 @@ class Memory:
         self._lines: dict[int, deque[_Place]] = {}  # ttl -> places in the order of their ends; none empty
         self._ids: dict[JobId, int] = {}  # -> forget at ms
         self._id_line: deque[tuple[int, JobId]] = deque()
+        self._tombs: dict[JobId, int] = {}  # -> forget at ms
+        self._tomb_line: deque[tuple[int, JobId]] = deque()
         self._stale = 0
 
     def __contains__(self, job: JobId) -> bool:
-        return job in self._outcomes or job in self._ids
+        return job in self._outcomes or job in self._ids or job in self._tombs
 
     def __len__(self) -> int:
         """Outcomes that are kept."""
@@ -60,6 +68,37 @@ class Memory:
         while len(self._outcomes) > self._limits.results_max_count:
             self._leave(min(self._lines, key=lambda ttl: self._lines[ttl][0][0] - ttl))
 
+    def export(self) -> Iterator[Remembered]:
+        """All outcomes, in no order that matters."""
+        for ttl, line in self._lines.items():
+            for place in line:
+                if self._is_kept(place):
+                    forget_at_ms, job, outcome = place
+                    parts = self._parts.get(job)
+                    told = None if parts is None else list(parts.items())
+                    yield Remembered(job, outcome, forget_at_ms - ttl, ttl, told)
+
+    def export_ids(self) -> Iterator[tuple[JobId, int]]:
+        """Ids of the callers' own, each with when it is to be forgotten."""
+        yield from self._ids.items()
+
+    def export_tombs(self) -> Iterator[tuple[JobId, int]]:
+        """Others that have ended, each with when that is to be forgotten."""
+        yield from self._tombs.items()
+
+    def take_in(self, ended: list[Remembered], ids: list[tuple[JobId, int]], tombs: list[tuple[JobId, int]]) -> None:
+        """They come from another slice; what is known here already stays as it is."""
+        for job, forget_at_ms in tombs:
+            if job not in self._tombs:
+                self.entomb(job, forget_at_ms - TOMB_MS)
+        for it in ended:
+            if it.job not in self._outcomes:
+                self.keep(it.job, it.outcome, None if it.parts is None else dict(it.parts), it.at_ms, it.ttl_ms)
+        for job, forget_at_ms in ids:
+            if job not in self._ids:
+                self._ids[job] = forget_at_ms
+                insort(self._id_line, (forget_at_ms, job))
+
     def drop(self, job: JobId) -> None:
         """Forget how a job ended: it is live again."""
         if self._outcomes.pop(job, None) is None:
@@ -70,6 +109,21 @@ class Memory:
             self._stale = 0
             lines = {ttl: deque(filter(self._is_kept, line)) for ttl, line in self._lines.items()}
             self._lines = {ttl: line for ttl, line in lines.items() if line}
+
+    def entomb(self, job: JobId, at_ms: int) -> None:
+        """A job whose outcome is not kept for long has ended: that it was is known for a while all the same.
+
+        So a request that is repeated, or a home that was away, does not make it run again.
+        """
+        forget_at_ms = self._tombs[job] = at_ms + TOMB_MS
+        self._tomb_line.append((forget_at_ms, job))
+        while len(self._tomb_line) > self._limits.ids_max_count:
+            self._leave_tombs()
+
+    def _leave_tombs(self) -> None:
+        forget_at_ms, job = self._tomb_line.popleft()
+        if self._tombs.get(job) == forget_at_ms:
+            del self._tombs[job]
 
     def keep_id(self, job: JobId, at_ms: int) -> None:
         """Remember that a job with an id of the caller's own has been; from its last end on."""
@@ -85,6 +139,8 @@ class Memory:
                 self._leave(ttl)
         while self._id_line and self._id_line[0][0] <= now_ms:
             self._leave_ids()
+        while self._tomb_line and self._tomb_line[0][0] <= now_ms:
+            self._leave_tombs()
 
     def _leave(self, ttl: int) -> None:
         """The first in that line leaves it."""
@@ -109,4 +165,6 @@ class Memory:
         heads = [line[0][0] for line in self._lines.values()]
         if self._id_line:
             heads.append(self._id_line[0][0])
+        if self._tomb_line:
+            heads.append(self._tomb_line[0][0])
         return min(heads, default=None)

@@ -15,7 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .values import JobId, JobInfo, Life, Member, Outcome, Rumour, Standing, TaskSpec
+from .entries import Entry
+from .records import Chunk
+from .values import Finished, JobId, JobInfo, Life, Member, Outcome, Rumour, Run, Standing, StreamId, TaskSpec
 
 # --- calls --------------------------------------------------------------------------------------------------------
 
@@ -149,6 +151,10 @@ class Refusal(Enum):
     PARAMS_INVALID = "params_invalid"
     NOT_PERIODIC = "not_periodic"
     LEAVING = "leaving"
+    NOT_HOME = "not_home"
+    """Between members: somebody else answers that, or will in a moment."""
+    NOT_ACCEPTED = "not_accepted"
+    """The copies that were promised do not exist yet, but still may: the job is held, and may run."""
 
 
 @dataclass(slots=True)
@@ -233,7 +239,8 @@ class PlanInfo:
 class MemberStatus:
     """One member. `slots`: jobs it runs at once; `busy`: how many it holds now; `joined`: its join number.
 
-    `silent_ms`: how long ago it was last heard; `lagging`: alive, but its loop is late; `mine`: of the speaker itself.
+    `silent_ms`: how long ago it was last heard; `lagging`: alive, but its loop is late; `mine`: of the speaker itself;
+    `degraded`: jobs it is home of that have fewer copies than was asked for.
     """
 
     member: Member
@@ -246,6 +253,7 @@ class MemberStatus:
     lagging: bool = False
     silent_ms: int = 0
     mine: bool = False
+    degraded: int = 0
 
 
 @dataclass(slots=True)
@@ -304,10 +312,15 @@ class Hello:
 
 @dataclass(slots=True)
 class Welcome:
-    """The answer to `Hello`. `payload_max_bytes`: the largest params that this cluster takes."""
+    """The answer to `Hello`.
+
+    `payload_max_bytes`: the largest params that this cluster takes; `now_ms`: the clock of the node; 0: it says nothing
+    of it.
+    """
 
     member: Member
     payload_max_bytes: int
+    now_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -332,6 +345,7 @@ class Beat:
         slots, held: jobs it wants to hold, and does.
         age_ms: how long ago its loop last turned.
         paused: its listener takes no connections at the moment, so a refused connect shows nothing.
+        at_ms: its clock when this was made, or a little earlier; 0: not said.
     """
 
     number: int
@@ -342,6 +356,7 @@ class Beat:
     held: int
     age_ms: int
     paused: bool = False
+    at_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -441,6 +456,238 @@ class Answered:
     more: bool = False
 
 
+# --- copies -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Follow:
+    """Keep a copy of this stream: `Copied` pieces follow, then its entries from `number + 1` on.
+
+    `at_ms`: the clock of its home.
+    """
+
+    stream: StreamId
+    number: int
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Copied:
+    """A piece of the slice; `last`: it is whole now."""
+
+    stream: StreamId
+    chunk: Chunk
+    last: bool
+
+
+@dataclass(slots=True)
+class Entries:
+    """The next entries of a stream that is followed; `first`: number of the first one."""
+
+    stream: StreamId
+    first: int
+    entries: list[Entry]
+
+
+@dataclass(slots=True)
+class Received:
+    """All entries up to `number` are in the copy."""
+
+    stream: StreamId
+    number: int
+
+
+@dataclass(slots=True)
+class Followers:
+    """Who has a whole copy of the stream: with whom to agree when its home dies."""
+
+    stream: StreamId
+    followers: list[Life]
+
+
+@dataclass(slots=True)
+class Unfollow:
+    """The copy is needed no more."""
+
+    stream: StreamId
+
+
+@dataclass(slots=True)
+class Have:
+    """The home of that stream is dead, and the sender's copy reaches to `number`."""
+
+    stream: StreamId
+    number: int
+
+
+# --- loans --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Grant:
+    """Run these; `more`: there is more where they come from."""
+
+    stream: StreamId
+    runs: list[Run]
+    more: bool
+
+
+@dataclass(slots=True)
+class Began:
+    """These have been started: for people."""
+
+    stream: StreamId
+    jobs: list[JobId]
+
+
+@dataclass(slots=True)
+class Reported:
+    """How runs ended, kept until they are `Settled`; `window`: the sender may be lent so many at once by this home.
+
+    `GiveBack` says the same of the window. None: as many as it has slots.
+    """
+
+    stream: StreamId
+    reports: list[Finished]
+    window: int | None
+
+
+@dataclass(slots=True)
+class GiveBack:
+    """These were not started: there is no slot for them, or the task is gone."""
+
+    stream: StreamId
+    jobs: list[JobId]
+    window: int | None
+
+
+@dataclass(slots=True)
+class Settled:
+    """The home and its backups know how these ended."""
+
+    stream: StreamId
+    jobs: list[JobId]
+
+
+@dataclass(slots=True)
+class Recall:
+    """Stop these, or do not begin them: they are cancelled, or somebody else's."""
+
+    stream: StreamId
+    jobs: list[JobId]
+
+
+@dataclass(slots=True)
+class CannotStop:
+    """That one runs on."""
+
+    stream: StreamId
+    job: JobId
+
+
+@dataclass(slots=True)
+class Hungry:
+    """The sender has room: this home may lend it `window` jobs at once, of either slice. None: as many as slots."""
+
+    window: int | None
+
+
+@dataclass(slots=True)
+class Sated:
+    """There is nothing to lend to the receiver now: its room is somebody else's."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """There are ready jobs here that nobody has room for."""
+
+
+@dataclass(slots=True)
+class CheckLoans:
+    """Are these still held? Asked where nothing was heard of them for long."""
+
+    stream: StreamId
+    jobs: list[JobId]
+
+
+@dataclass(slots=True)
+class NotHeld:
+    """These are not."""
+
+    stream: StreamId
+    jobs: list[JobId]
+
+
+# --- changing homes -----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class AskHeld:
+    """What is held of that stream, and has it another home? Its old home is dead, has come back, or does not turn."""
+
+    ref: int
+    stream: StreamId
+
+
+@dataclass(slots=True)
+class Loaned:
+    """A job held for another home; `report`: how its run has ended."""
+
+    run: Run
+    started: bool
+    report: Finished | None = None
+
+
+@dataclass(slots=True)
+class Held:
+    """The answer to `AskHeld`; `into`: the stream that took it over; `more`: another part of the answer follows."""
+
+    ref: int
+    loans: list[Loaned]
+    into: StreamId | None
+    more: bool
+
+
+@dataclass(slots=True)
+class Took:
+    """What was in one stream is in the other now, and so are its loans."""
+
+    stream: StreamId
+    into: StreamId
+
+
+@dataclass(slots=True)
+class Offer:
+    """A piece of a slice that is to have another home; with the `last` one it is whole. `at_ms`: the sender's clock."""
+
+    stream: StreamId
+    chunk: Chunk
+    last: bool
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class OfferTaken:
+    """Copies of all that was offered exist under its new home."""
+
+    stream: StreamId
+    into: StreamId
+
+
+@dataclass(slots=True)
+class OfferRefused:
+    """The receiver can't take it: it leaves itself, or does not own the delayed queue."""
+
+    stream: StreamId
+
+
+@dataclass(slots=True)
+class Owns:
+    """The delayed queue is that stream now."""
+
+    stream: StreamId
+
+
 Message = (
     Request
     | Response
@@ -462,6 +709,32 @@ Message = (
     | Ask
     | Answered
     | IdentityInUse
+    | Follow
+    | Copied
+    | Entries
+    | Received
+    | Followers
+    | Unfollow
+    | Have
+    | Grant
+    | Began
+    | Reported
+    | GiveBack
+    | Settled
+    | Recall
+    | CannotStop
+    | Hungry
+    | Sated
+    | Waiting
+    | CheckLoans
+    | NotHeld
+    | AskHeld
+    | Held
+    | Took
+    | Offer
+    | OfferTaken
+    | OfferRefused
+    | Owns
 )
 
 
@@ -483,3 +756,21 @@ class Frame:
     numbered: list[Message] = field(default_factory=list["Message"])
     first: int = 0
     ack: int = 0
+
+
+def about_bytes(answer: Answer) -> int:
+    """About how many bytes it takes on the wire."""
+    if isinstance(answer, Listed):
+        return sum(map(about_bytes_of, answer.jobs)) + 64
+    if isinstance(answer, Stats):
+        return 100 * len(answer.tasks) + 200
+    if isinstance(answer, Ended):
+        return len(answer.outcome.result) + 500
+    return 1_000
+
+
+def about_bytes_of(info: JobInfo) -> int:
+    """About how many bytes it takes on the wire."""
+    failure = info.outcome.failure if info.outcome is not None else None
+    told = 0 if failure is None else len(failure.message) + len(failure.traceback)
+    return len(info.params) + told + 512

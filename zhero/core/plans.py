@@ -10,31 +10,12 @@ Bounds: one plan per periodic task there has been; one round per live job of one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 from ..errors import Bug
 from .entries import Advanced, Planned, PlanStopped
+from .records import Plan
 from .values import NO_JOB, JobId, after
-
-
-@dataclass(slots=True)
-class Plan:
-    """The schedule of a periodic task. `due_at_ms`: of the next round, unless `running` or `stopped`.
-
-    `number`: of the last round made; it only grows.
-    """
-
-    task: str
-    frequency_ms: int
-    fixed_rate: bool
-    number: int
-    due_at_ms: int
-    running: JobId = NO_JOB
-    stopped: bool = False
-
-    @property
-    def waits(self) -> bool:
-        return not self.stopped and self.running == NO_JOB
 
 
 class Plans:
@@ -84,12 +65,28 @@ class Plans:
         else:
             plan.due_at_ms = max(plan.due_at_ms, after(at_ms, period))  # it may have been planned anew meanwhile
 
+    def take_in(self, plans: list[Plan], rounds: list[tuple[JobId, str, int]]) -> None:
+        """They come from another slice."""
+        for plan in plans:
+            self.plans[plan.task] = replace(plan)
+        for job, task, number in rounds:
+            self.rounds[job] = (task, number)
+            plan = self.plans[task]
+            plan.number = max(plan.number, number)
+
+    def give_away(self, job: JobId) -> None:
+        """A job that may be a round goes to another home."""
+        task, _ = self.rounds.pop(job, ("", 0))
+        if task and self.plans[task].running == job:
+            self.plans[task].running = NO_JOB
+
     def check(self) -> None:
         """Raises:
         Bug: an invariant does not hold.
         """
         for plan in self.plans.values():
-            if plan.running != NO_JOB and self.rounds.get(plan.running) != (plan.task, plan.number):
+            task, number = self.rounds.get(plan.running, ("", 0))
+            if plan.running != NO_JOB and (task != plan.task or number > plan.number):
                 raise Bug(f"{plan} waits for a round that is not live")
         for task, number in self.rounds.values():
             if number > self.plans[task].number:

@@ -130,7 +130,7 @@ class Probing:
             self._outbox.send(row.life, Ping(self._ref))
 
     def _confirm_if_alone(self) -> None:
-        if self._doubt_ref and not self._roster.others:
+        if not self._roster.others:
             self._confirm()
 
     def _confirm(self) -> None:
@@ -146,10 +146,12 @@ class Probing:
 
     def heard(self, row: Row, now_ms: int) -> None:
         """Something came from that member itself."""
-        row.heard_at_ms = max(row.heard_at_ms, now_ms)
-        check = self._checks.get(row.life)
-        if check is not None and check.rival is None:
-            del self._checks[row.life]
+        if now_ms > row.heard_at_ms:
+            row.heard_at_ms = now_ms
+        if self._checks:
+            check = self._checks.get(row.life)
+            if check is not None and check.rival is None:
+                del self._checks[row.life]
         if row.standing is Standing.SUSPECT:
             self._swim.relieve(row)
 
@@ -157,6 +159,7 @@ class Probing:
         """A member's beat, as far as its health goes."""
         row.beats_count, row.view = beat.number, beat.view
         row.slots, row.busy, row.paused = beat.slots, beat.held, beat.paused
+        row.age_ms = beat.age_ms
         lagging = beat.age_ms > self._profile.lag_ms
         if lagging is not row.lagging:
             row.lagging = lagging
@@ -249,9 +252,10 @@ class Probing:
 
     def on_probe_for(self, sender: Life, message: ProbeFor, now_ms: int) -> None:
         target = self._roster.get(message.target)
-        if target is None:  # given up here already, or never known: then there is nothing to say against it
-            refused = message.target in self._roster.gone
-            self._outbox.send(sender, ProbedFor(message.ref, message.target, refused))
+        if target is None or not target.beats_count:
+            if message.target in self._roster.gone:  # given up here already
+                self._outbox.send(sender, ProbedFor(message.ref, message.target, True))
+            # Else it was never heard here, as by a member that has only just come: that is no opinion, so say none.
         elif target is self._roster.mine or not self._can_show(target):
             self._outbox.send(sender, ProbedFor(message.ref, message.target, False))
         elif len(self._errands) < ERRANDS_MAX_COUNT:
@@ -308,9 +312,11 @@ class Probing:
     def settle(self) -> None:
         """Forget questions about those that are gone."""
         for asked in (self._checks, self._connects, self._tried_at_ms):
-            for life in [life for life in asked if life not in self._roster]:
-                del asked[life]
-        self._confirm_if_alone()
+            if asked:
+                for life in [life for life in asked if life not in self._roster]:
+                    del asked[life]
+        if self._doubt_ref:
+            self._confirm_if_alone()
 
     def _ask_after(self, row: Row, now_ms: int) -> None:
         self._ref += 1

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from ..config import Limits
 from ..errors import Bug
-from .effects import Asker, Outbox
+from .effects import Asker, Outbox, Peer
 from .messages import (
     Answer,
     ClusterStatus,
@@ -27,10 +27,11 @@ from .messages import (
     Refusal,
     Refused,
     Stats,
+    about_bytes_of,
 )
-from .replication import Streams
 from .roster import Roster
 from .steps import Ending
+from .streams import Stream, Streams
 from .values import QUEUE_OF, JobId, JobInfo, Life, Member, Outcome, Queue, State, Status
 
 _COUNTERS = ("enqueued", "started", "succeeded", "retried", "dead", "cancelled")
@@ -86,10 +87,9 @@ class Query:
             if left:
                 self._waiters[job] = left
 
-    def on_ended(self, ending: Ending) -> None:
-        """Tell those who wait; count."""
-        job, outcome = ending.record.job, ending.outcome
-        status = outcome.status
+    def count_ended(self, ending: Ending) -> None:
+        """Count it."""
+        status = ending.outcome.status
         if ending.parts is None:  # of an "all" job its parts are counted
             counters = self.counters(ending.record.header.task)
             if status is Status.SUCCEEDED:
@@ -98,7 +98,28 @@ class Query:
                 counters["cancelled"] += 1
             else:
                 counters["dead"] += 1
-        self._tell_waiters(job, outcome, ending.parts)
+
+    def on_ended(self, ending: Ending) -> None:
+        """Copies know of it: tell those who wait."""
+        self._tell_waiters(ending.record.job, ending.outcome, ending.parts)
+
+    def waits_for(self, job: JobId) -> bool:
+        """Whether anybody wants to know how that job ends."""
+        return job in self._waiters
+
+    def take_waiters(self, stream: Stream) -> list[tuple[Asker, JobId, bool]]:
+        """Another home answers for these jobs now: who waits for which, and whether for a cancel."""
+        taken: list[tuple[Asker, JobId, bool]] = []
+        for job in [job for job in self._waiters if job in stream.slice or stream.slice.memory.outcome(job)]:
+            taken += [(asker, job, cancel) for asker, cancel in self._waiters[job]]
+        for asker, _, _ in taken:
+            self.give_up(asker)
+        return taken
+
+    def forget_member(self, life: Life) -> None:
+        """It waits for nothing any more."""
+        for asker in [it for it in self._waits_for if isinstance(it, Peer) and it.life == life]:
+            self.give_up(asker)
 
     def on_skipped(self, job: JobId) -> None:
         """The next round of a schedule will not be."""
@@ -236,7 +257,7 @@ def parts_of(answer: Answer, limits: Limits) -> list[tuple[Answer, bool]]:
     parts: list[list[JobInfo]] = [[]]
     size = 0
     for info in answer.jobs:
-        info_size = _size(info)
+        info_size = about_bytes_of(info)
         size += info_size
         if parts[-1] and size > limits.answer_max_bytes:
             parts.append([])
@@ -244,19 +265,3 @@ def parts_of(answer: Answer, limits: Limits) -> list[tuple[Answer, bool]]:
         parts[-1].append(info)
     last = len(parts) - 1
     return [(Listed(part, answer.total, answer.silent), place < last) for place, part in enumerate(parts)]
-
-
-def about_bytes(answer: Answer) -> int:
-    """About how many bytes it takes on the wire."""
-    if isinstance(answer, Listed):
-        return sum(map(_size, answer.jobs)) + 64
-    if isinstance(answer, Stats):
-        return 100 * len(answer.tasks) + 200
-    return 1_000
-
-
-def _size(info: JobInfo) -> int:
-    """About how many bytes it takes on the wire."""
-    failure = info.outcome.failure if info.outcome is not None else None
-    told = 0 if failure is None else len(failure.message) + len(failure.traceback)
-    return len(info.params) + told + 512

@@ -7,7 +7,7 @@ holds; at the same count a suspicion outweighs being alive.
 State: life -> row of the living (alive or suspect); node -> its living life; life -> those that are gone, the oldest
 first. Bounds: `MEMBERS_MAX_COUNT` each. `view` is a hash of who is living, with their join numbers: equal views have
 equal hashes. `specs` is
-what this node can run: what an enqueue, a schedule and a slice are checked against.
+what the members can run, all together: what an enqueue and a schedule are checked against.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class Row:
 
     Attributes:
         specs: task name -> its definition there; `tasks`: hash of them, as the member says; 0: not heard yet.
-        capacity: unfinished jobs that it is lent at most; `held`: those it holds, as this node knows.
+        capacity: of the own row, unfinished jobs that its executor wants to hold.
         slots, busy: how many it wants to hold and does, as its last beat said.
         count, joined: see `Rumour`.
         heard_at_ms: when it was last heard, by itself or through another.
         beats_count: number of its last beat; 0: none has arrived, so there was no connection to it yet.
         view: as its last beat said.
-        lagging: its loop is late. `paused`: its listener is.
+        lagging: its loop is late, as its last beat said: `age_ms` since it turned. `paused`: its listener is.
+        behind_ms: what its clock lacks to this node's, or a little more; None: not known yet.
     """
 
     member: Member
     specs: dict[str, TaskSpec] = field(default_factory=dict[str, TaskSpec])
     capacity: int = 0
-    held: int = 0
     tasks: int = 0
     slots: int = 0
     busy: int = 0
@@ -51,10 +51,12 @@ class Row:
     view: int = 0
     lagging: bool = False
     paused: bool = False
+    age_ms: int = 0
+    behind_ms: int | None = None
 
     @property
     def has_workers(self) -> bool:
-        return self.capacity > 0
+        return self.capacity > 0 or self.slots > 0
 
     @property
     def life(self) -> Life:
@@ -75,6 +77,7 @@ class Gone:
     count: int
     joined: int
     since_ms: int
+    behind_ms: int | None = None
 
     @property
     def rumour(self) -> Rumour:
@@ -86,9 +89,11 @@ class Roster:
     """All members that this node knows of."""
 
     def __init__(self, me: Member) -> None:
-        self.mine = Row(me)
+        self.mine = Row(me, tasks=hash_of({}))
         self.gone: dict[Life, Gone] = {}
         self.specs: dict[str, TaskSpec] = {}
+        self.arrived: list[Row] = []  # since the engine last took them
+        self.departed: list[Gone] = []
         self._rows = {me.life: self.mine}
         self._lives: dict[NodeId, Life] = {me.life.node: me.life}
         self._view: int | None = None
@@ -151,12 +156,40 @@ class Roster:
         Returns:
             What `specs` was before.
         """
-        before = dict(self.specs)
         self.mine.specs = {spec.name: spec for spec in specs}
         self.mine.tasks = hash_of(self.mine.specs)
+        return self.gather_specs()
+
+    def gather_specs(self) -> dict[str, TaskSpec]:
+        """Somebody's tasks have changed. Where two differ on one the own definition counts, else the oldest member's.
+
+        Returns:
+            What `specs` was before.
+        """
+        before = dict(self.specs)
         self.specs.clear()
-        self.specs.update(self.mine.specs)
+        for row in sorted(self._rows.values(), key=lambda row: (row is not self.mine, row.joined, row.life)):
+            for spec in row.specs.values():
+                self.specs.setdefault(spec.name, spec)
         return before
+
+    def behind_ms(self, life: Life) -> int | None:
+        """What that member's clock lacks, or lacked, to this node's; None: its beats were not heard."""
+        row = self._rows.get(life)
+        if row is not None:
+            return row.behind_ms
+        gone = self.gone.get(life)
+        return None if gone is None else gone.behind_ms
+
+    def signs(self, life: Life) -> tuple[object, ...] | None:
+        """What a beat of that member may change for others than those who watch its health; None: it is none."""
+        row = self._rows.get(life)
+        return None if row is None else (row.standing, row.lagging, row.slots, row.tasks, row.view, row.age_ms > 5_000)
+
+    def name_of(self, life: Life) -> str:
+        """As people see it."""
+        member = self.member(life)
+        return life.node.hex()[:8] if member is None else member.name
 
     def add(self, told: Rumour, now_ms: int) -> Row | None:
         """A new member; None: there is no room for it."""
@@ -167,6 +200,7 @@ class Roster:
         self._rows[life] = row
         self._lives[life.node] = life
         self._view = self._order = None
+        self.arrived.append(row)
         return row
 
     def number(self, row: Row, count: int, joined: int) -> None:
@@ -179,7 +213,9 @@ class Roster:
         del self._rows[row.life]
         del self._lives[row.life.node]
         self._view = self._order = None
-        self.bury(Gone(row.member, standing, row.count, row.joined, now_ms))
+        gone = Gone(row.member, standing, row.count, row.joined, now_ms, row.behind_ms)
+        self.departed.append(gone)
+        self.bury(gone)
 
     def bury(self, gone: Gone) -> None:
         """Remember a life that is over; where there are too many, the oldest is forgotten."""

@@ -21,18 +21,19 @@ from collections.abc import Mapping
 
 from ..errors import Bug
 from .effects import Outbox
-from .entries import Advanced, Due, Planned, PlanStopped
+from .entries import Advanced, Due, Entry, Planned, PlanStopped
 from .facts import TaskScheduled, TaskUnscheduled
 from .messages import PlanInfo
-from .plans import Plan
-from .replication import Streams
+from .records import Plan
 from .steps import Ending
+from .streams import Streams
 from .values import (
     NO_JOB,
     NO_PARAMS,
     Header,
     JobId,
     JobInfo,
+    Life,
     State,
     Status,
     TaskSpec,
@@ -45,13 +46,38 @@ _BAD_ENDS = (Status.FAILED, Status.TIMED_OUT, Status.CRASHED, Status.DISCARDED, 
 
 
 class Schedule:
-    """Promotes what is due. State: the rounds that were due next and now will not be, until the engine takes them."""
+    """Promotes what is due. State: the rounds that were due next and now will not be, until the engine takes them.
 
-    def __init__(self, streams: Streams, specs: Mapping[str, TaskSpec], outbox: Outbox) -> None:
+    Args:
+        seen: task -> highest number of a round that this node has seen; a new schedule goes on from there.
+    """
+
+    def __init__(
+        self, streams: Streams, specs: Mapping[str, TaskSpec], outbox: Outbox, seen: Mapping[str, int]
+    ) -> None:
         self._streams = streams
         self._specs = specs
         self._outbox = outbox
+        self._seen = seen
         self.skipped: list[JobId] = []
+
+    @property
+    def _plans(self) -> dict[str, Plan]:
+        """Empty where another member is the owner."""
+        stream = self._streams.delayed
+        return {} if stream is None or stream.frozen else stream.slice.plans
+
+    @property
+    def _home(self) -> Life:
+        stream = self._streams.delayed
+        assert stream is not None
+        return stream.slice.home
+
+    def _append(self, entry: Entry) -> None:
+        stream = self._streams.delayed
+        assert stream is not None
+        assert not stream.frozen
+        stream.append(entry)
 
     # --- periodic tasks -------------------------------------------------------------------------------------------
 
@@ -61,7 +87,7 @@ class Schedule:
         Args:
             before: what they were.
         """
-        plans = self._streams.delayed.slice.plans
+        plans = self._plans
         for spec in self._specs.values():
             plan = plans.get(spec.name)
             old = before.get(spec.name)
@@ -69,7 +95,8 @@ class Schedule:
                 continue  # whoever starts it again plans it anew
             if plan is None:
                 due_at_ms = now_ms if spec.run_on_start else after(now_ms, spec.frequency_ms)
-                self._plan(spec, now_ms // spec.frequency_ms, due_at_ms)
+                number = max(now_ms // spec.frequency_ms, self._seen.get(spec.name, 0))
+                self._plan(spec, number, due_at_ms)
                 self._tell(spec.name, now_ms)
             elif plan.frequency_ms != spec.frequency_ms or plan.fixed_rate != spec.fixed_rate:
                 # While a round runs `due_at_ms` is still that of the round, and its end will move it on.
@@ -80,7 +107,8 @@ class Schedule:
             elif plan.waits and (old is None or not old.frequency_ms):
                 self._tell(spec.name, now_ms)
         for old in before.values():
-            if old.frequency_ms and not self._is_periodic(old.name) and not plans[old.name].stopped:
+            plan = plans.get(old.name)
+            if plan is not None and old.frequency_ms and not self._is_periodic(old.name) and not plan.stopped:
                 gone = old.name not in self._specs
                 why = "no member has the task any more" if gone else "it is not periodic any more"
                 self._outbox.tell(TaskUnscheduled(old.name, why))
@@ -97,7 +125,7 @@ class Schedule:
         Returns:
             The job of the next round; None: it is scheduled already.
         """
-        plan = self._streams.delayed.slice.plans.get(spec.name)
+        plan = self._plans.get(spec.name)
         if plan is not None and not plan.stopped:
             return None
         number = now_ms // spec.frequency_ms
@@ -109,11 +137,11 @@ class Schedule:
 
     def stop(self, task: str, why: str) -> bool:
         """No round after the one that may be running. False: it has no schedule, or is stopped."""
-        plan = self._streams.delayed.slice.plans.get(task)
+        plan = self._plans.get(task)
         if plan is None or plan.stopped:
             return False
         self.skipped.append(round_id(task, plan.number + 1))
-        self._streams.delayed.append(PlanStopped(task))
+        self._append(PlanStopped(task))
         self._outbox.tell(TaskUnscheduled(task, why))
         return True
 
@@ -129,10 +157,10 @@ class Schedule:
         return True
 
     def _plan(self, spec: TaskSpec, number: int, due_at_ms: int) -> None:
-        self._streams.delayed.append(Planned(spec.name, spec.frequency_ms, spec.fixed_rate, number, due_at_ms))
+        self._append(Planned(spec.name, spec.frequency_ms, spec.fixed_rate, number, due_at_ms))
 
     def _tell(self, task: str, now_ms: int) -> None:
-        due_at_ms = self._streams.delayed.slice.plans[task].due_at_ms
+        due_at_ms = self._plans[task].due_at_ms
         self._outbox.tell(TaskScheduled(task, span_until(now_ms, due_at_ms)))
 
     def on_ended(self, ending: Ending) -> None:
@@ -147,7 +175,7 @@ class Schedule:
     def tick(self, now_ms: int, *, rounds: bool) -> None:
         """Promote what is due; `rounds`: also begin rounds."""
         for stream in self._streams:
-            due = stream.slice.due(now_ms)
+            due = [] if stream.frozen else stream.slice.due(now_ms)
             if due:
                 stream.append(Due(due))
         if rounds:
@@ -165,17 +193,20 @@ class Schedule:
                 due_at_ms = plan.due_at_ms + ((now_ms - plan.due_at_ms) // period + 1) * period
             else:
                 due_at_ms = after(now_ms, period)
-        header = Header(spec.name, spec.scope, spec.priority, spec.announce, spec.result_ttl_ms)
-        self._streams.delayed.append(Advanced(header, round_id(spec.name, number), number, now_ms, due_at_ms))
+        header = Header(
+            spec.name, spec.scope, spec.priority, spec.announce, spec.result_ttl_ms, spec.backups, spec.once
+        )
+        self._append(Advanced(header, round_id(spec.name, number), number, now_ms, due_at_ms))
 
     def deadline_ms(self, *, rounds: bool) -> int | None:
-        dues = [due for stream in self._streams if (due := stream.slice.next_due_ms()) is not None]
+        thawed = [stream.slice for stream in self._streams if not stream.frozen]
+        dues = [due for kept in thawed if (due := kept.next_due_ms()) is not None]
         if rounds:
             dues += [plan.due_at_ms for plan in self._waiting_plans()]
         return min(dues, default=None)
 
     def _waiting_plans(self) -> list[Plan]:
-        plans = self._streams.delayed.slice.plans.values()
+        plans = self._plans.values()
         return [plan for plan in plans if plan.waits and self._is_periodic(plan.task)]
 
     def _plan_of(self, job: JobId) -> Plan | None:
@@ -188,7 +219,7 @@ class Schedule:
     # --- for people -----------------------------------------------------------------------------------------------
 
     def infos(self, now_ms: int) -> list[PlanInfo]:
-        plans = self._streams.delayed.slice.plans.values()
+        plans = self._plans.values()
         return [
             PlanInfo(
                 plan.task,
@@ -223,7 +254,7 @@ class Schedule:
             enqueued_at_ms=plan.due_at_ms - plan.frequency_ms,
             run_at_ms=plan.due_at_ms,
             started_at_ms=0,
-            home=self._streams.delayed.slice.home,
+            home=self._home,
             node=None,
             parent=NO_JOB,
             number=number,
@@ -234,7 +265,7 @@ class Schedule:
         """Raises:
         Bug: a periodic task that a member has is not scheduled exactly once.
         """
-        plans = self._streams.delayed.slice.plans
+        plans = self._plans
         for spec in self._specs.values():
             if not spec.frequency_ms:
                 continue

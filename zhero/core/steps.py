@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .entries import (
+    Adopted,
     Advanced,
     CancelAsked,
     Died,
@@ -27,13 +28,16 @@ from .entries import (
     Due,
     Entry,
     Lent,
+    Moved,
+    Orphaned,
     Put,
     Returned,
     Revived,
     Spread,
     Waits,
 )
-from .values import NO_JOB, Header, JobId, Life, Outcome, State
+from .records import Record
+from .values import Life, Outcome, State
 
 S = State
 STEPS: dict[tuple[State, type[Entry]], State | None] = {
@@ -44,6 +48,10 @@ STEPS: dict[tuple[State, type[Entry]], State | None] = {
     (S.READY, Lent): S.LENT,
     (S.READY, Spread): S.SPREAD,
     (S.LENT, Returned): S.READY,
+    (S.LENT, Orphaned): S.READY,
+    (S.RUNNING, Orphaned): S.READY,
+    (S.READY, Adopted): S.LENT,  # it turns out that a member holds it
+    (S.DELAYED, Adopted): S.LENT,
     (S.LENT, Done): S.ABSENT,
     (S.RUNNING, Done): S.ABSENT,
     (S.SPREAD, Done): S.ABSENT,
@@ -58,7 +66,18 @@ STEPS: dict[tuple[State, type[Entry]], State | None] = {
     (S.READY, Done): S.ABSENT,  # the same
     (S.DEAD, Revived): S.READY,
     (S.DEAD, Dropped): S.ABSENT,
+    **{(state, Moved): S.ABSENT for state in S if state is not S.ABSENT},
     # what a race can cause
+    (S.ABSENT, Moved): None,
+    (S.ABSENT, Adopted): None,
+    (S.LENT, Adopted): None,
+    (S.RUNNING, Adopted): None,
+    (S.DEAD, Adopted): None,
+    (S.SPREAD, Adopted): None,
+    (S.ABSENT, Orphaned): None,
+    (S.READY, Orphaned): None,
+    (S.DELAYED, Orphaned): None,
+    (S.DEAD, Orphaned): None,
     (S.ABSENT, Done): None,
     (S.ABSENT, Waits): None,
     (S.ABSENT, Died): None,
@@ -89,40 +108,6 @@ STEPS: dict[tuple[State, type[Entry]], State | None] = {
     (S.RUNNING, Dropped): None,
     (S.SPREAD, Dropped): None,
 }
-
-
-@dataclass(slots=True)
-class Record:
-    """A job that has been claimed at least once: its mutable state at the home.
-
-    `attempt` counts starts (a fencing token grows with it), `tries` the ended ones that count against `retries`.
-    `target`: the one member that may run it, for a part of an "all" job. `keyed`: of a dead letter, whether its id was
-    the caller's own.
-    """
-
-    job: JobId
-    header: Header
-    params: bytes
-    enqueued_at_ms: int
-    state: State
-    attempt: int = 0
-    tries: int = 0
-    executor: Life | None = None
-    due_at_ms: int = 0
-    started_at_ms: int = 0
-    cancel_asked: bool = False
-    parent: JobId = NO_JOB
-    target: Life | None = None
-    outcome: Outcome | None = None
-    keyed: bool = False
-
-
-@dataclass(slots=True)
-class Parts:
-    """An "all" job on its way: part -> member still to end, and how the others did."""
-
-    open: dict[JobId, Life]
-    ended: dict[Life, Outcome]
 
 
 @dataclass(slots=True)

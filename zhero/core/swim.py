@@ -3,7 +3,8 @@
 The rules are SWIM's (Das, Gupta, Motivala 2002) with Lifeguard's (arXiv 1707.00788), as memberlist has them:
 
 - Only a member itself raises its `count`. Being alive is believed at a higher count than known, a suspicion at the same
-  count or a higher one. Whoever hears that it is suspected refutes, with a higher count, to all.
+  count or a higher one. Whoever hears that it is suspected refutes, with a higher count, to all. Who suspects it at a
+  lower count has missed that, and is told again.
 - A suspect that is not heard is dead after a time that shrinks with each other member that says the same.
 - Dead and left are final for a life. A member that learns that others gave it up goes on under its next life.
 - News goes to everybody at once, over the links; nothing is passed on. Whoever misses it shows another view in its
@@ -101,7 +102,7 @@ class Swim:
         better: list[Rumour] = []
         for rumour in told:
             if rumour.member.life.node == self.me.node:
-                self._hear_of_me(rumour, now_ms)
+                self._hear_of_me(sender, rumour, now_ms)
             else:
                 self._hear_of(sender, rumour, better, now_ms)
         if better and sender in self._roster:
@@ -147,7 +148,7 @@ class Swim:
         else:
             self.die(row, Death.TOLD, now_ms)
 
-    def _hear_of_me(self, told: Rumour, now_ms: int) -> None:
+    def _hear_of_me(self, sender: Life, told: Rumour, now_ms: int) -> None:
         mine, life = self._roster.mine, told.member.life
         if life.boot > mine.life.boot:
             self._outbox.tell(IdentityTaken(told.member))
@@ -158,6 +159,8 @@ class Swim:
                 mine.count = told.count + 1
                 self.ail()
                 self.spread(mine.rumour)
+            elif sender in self._roster:  # it has missed what was said to all
+                self._outbox.send(sender, Rumours([mine.rumour]))
         elif told.standing in (Standing.DEAD, Standing.LEFT):
             self.be_reborn(now_ms)
 
@@ -200,9 +203,11 @@ class Swim:
         else:
             suspicion.others[source] = None
         if source == self.me:
-            self.spread(row.rumour)
-        else:  # whoever suspects it may not reach it, and only it can refute
-            self._outbox.send(row.life, Rumours([row.rumour]))
+            for other in self._roster.others:
+                if other is not row:
+                    self._outbox.send(other.life, Rumours([row.rumour]))
+        # Only it can refute, whoever suspects it may not reach it, and it may not know this node yet.
+        self._outbox.send(row.life, Rumours([self._roster.mine.rumour, row.rumour]))
 
     def relieve(self, row: Row) -> None:
         """It is well after all."""

@@ -80,6 +80,18 @@ class Rumour:
     joined: int
 
 
+class StreamId(NamedTuple):
+    """One stream of entries under one home: what is fenced as a whole.
+
+    name: "own", the slice of that member, or "delayed", the one that is elected; epoch: of the delayed slice, higher
+    with each owner; of others always 1.
+    """
+
+    name: str
+    home: Life
+    epoch: int
+
+
 class IdSource:
     """Makes job ids: a random origin in the upper 64 bits, a counter below.
 
@@ -152,6 +164,8 @@ class Header:
         priority: -100..100; higher is claimed first.
         announce: whether start and end are logged; errors always are.
         result_ttl_ms: how long the outcome can be asked for after the end.
+        backups: copies that have to exist before it is accepted; None: as many as the node has by default.
+        once: at most once: a run that may have begun is never begun again.
     """
 
     task: str
@@ -159,6 +173,8 @@ class Header:
     priority: int = 0
     announce: bool = True
     result_ttl_ms: int = 60_000
+    backups: int | None = None
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +197,8 @@ class TaskSpec:
     priority: int = 0
     result_ttl_ms: int = 60_000
     reenqueue_on_error: bool = True
+    backups: int | None = None
+    once: bool = False
 
 
 class Status(Enum):
