@@ -310,6 +310,28 @@ def test_a_thread_that_waits_for_a_slot_is_let_go_by_close() -> None:
     asyncio.run(scenario())
 
 
+def test_a_thread_that_comes_back_after_close_does_not_need_the_loop() -> None:
+    gate, waiting, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def parent(params: dict[str, Any]) -> None:
+        with executor.waiting_sync():
+            waiting.set()
+            gate.wait(PATIENCE_S)
+        ended.set()
+
+    async def scenario() -> None:
+        nonlocal executor
+        async with Stage(task(parent), workers=1) as stage:
+            executor = stage.executor
+            stage.submit(parent)
+            await until(waiting.is_set)
+        gate.set()
+        assert ended.wait(PATIENCE_S)  # while this blocks the loop
+
+    executor: Executor
+    asyncio.run(scenario())
+
+
 def test_threads_whose_calls_are_given_up_end_with_them() -> None:
     gate = threading.Event()
     begun: list[str] = []

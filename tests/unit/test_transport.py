@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ from zhero.config import FRAME_MAX_BYTES, LINK_FRAME_BYTES
 from zhero.core.messages import Beat, Frame, Hello, Message, Ping, Pong, Request, StopTask
 from zhero.core.values import Life, Member, NodeId
 from zhero.errors import BindFailed
+from zhero.runtime import beats
 from zhero.runtime.discovery import address_of
 from zhero.runtime.peers import KNOCKS_MAX_COUNT
 from zhero.runtime.transport import Transport
@@ -375,6 +377,43 @@ def test_a_lost_connection_is_a_hint_for_every_life_at_that_endpoint() -> None:
         assert one.lost == [two.life, again.life]
         await hear_beats(one, three, 3)
         assert len(one.lost) == 2
+
+    run(main)
+
+
+def test_beats_that_arrive_together_are_read_together_and_before_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(keep: Callable[[Any], Any]) -> None:
+        monkeypatch.setattr(beats, "REST_S", 1000.0)
+        one = keep(Place(1))
+        monkeypatch.undo()
+        witness, two = keep(Place(3)), keep(Place(2))
+        one.transport.connect(two.member)
+        await hear_beats(one, two)
+        witness.transport.connect(two.member)
+        await hear_beats(witness, two)
+        heard = len(one.heard)
+        last = replace(BEAT, number=99)
+        two.publisher.publish(two.frame(None, last))
+        await until(lambda: witness.messages()[-1] == last)
+        assert len(one.heard) == heard, "it rests"
+        two.publisher.close()
+        await until(lambda: one.lost)
+        assert one.messages()[-1] == last
+
+    run(main)
+
+
+def test_beats_are_heard_after_a_rest_and_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(keep: Callable[[Any], Any]) -> None:
+        monkeypatch.setattr(beats, "REST_S", 0.01)
+        one, two = keep(Place(1)), keep(Place(2))
+        one.transport.connect(two.member)
+        await hear_beats(one, two)
+        for pause_s in (0.0, 0.005, 0.015, 0.05) * 3:
+            await asyncio.sleep(pause_s)
+            heard = len(one.heard)
+            two.publisher.publish(two.frame(None, BEAT))
+            await until(lambda heard=heard: len(one.heard) > heard)
 
     run(main)
 

@@ -60,6 +60,12 @@ class Entry:
     started_at_ms: int
 
 
+def runtime_path(override: str | Path | None = None) -> Path:
+    """Where the directory is, or would be: nothing is made. See `runtime_dir`."""
+    chosen = override or os.environ.get("ZHERO_RUNTIME_DIR")
+    return Path(chosen).expanduser().absolute() if chosen else _own_place()
+
+
 def runtime_dir(override: str | Path | None = None) -> Path:
     """The directory, made if there is none.
 
@@ -69,8 +75,7 @@ def runtime_dir(override: str | Path | None = None) -> Path:
     Raises:
         RuntimeDirInvalid: it can't be made or written, or others than this user have a hand in it.
     """
-    chosen = override or os.environ.get("ZHERO_RUNTIME_DIR")
-    path = Path(chosen).expanduser().absolute() if chosen else _own_place()
+    path = runtime_path(override)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _make_private(path)
@@ -179,6 +184,10 @@ class Directory:
         read = (_read(file) for file in _entry_files(self.path))
         return sorted((entry for entry in read if entry is not None), key=lambda it: (it.started_at_ms, it.node))
 
+    def unreadable(self) -> list[Path]:
+        """Files that should hold an entry, and do not."""
+        return [file for file in _entry_files(self.path) if _read(file) is None and file.exists()]
+
     def remove_stale(self, entry: Entry) -> None:
         """Remove the entry of a node that is gone; one that a later start of that node wrote stays."""
         file = self._file(entry.node)
@@ -208,6 +217,16 @@ def _make_private(path: Path) -> None:
         path.mkdir(mode=0o700)
     except FileExistsError:
         pass
+    refuse_shared(path)
+
+
+def refuse_shared(path: Path) -> None:
+    """See to it that it is a directory, of this user alone.
+
+    Raises:
+        RuntimeDirInvalid: it is not.
+        OSError: it can't be looked at; it is not there.
+    """
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode):
         what = "a link" if stat.S_ISLNK(found.st_mode) else "a file"

@@ -6,7 +6,7 @@ turn is one callback of the loop, asked for by whoever has something (`wake`). O
 waits for a time in the engine, and is moved only when the next deadline has.
 
 Callers in other threads leave their calls in a `Mailbox`. A caller that never lets the loop turn (a hundred thousand
-enqueues in a row) is made to, every so many calls.
+enqueues in a row, one by one or in batches) is made to, every so many jobs.
 
 What others are to know of this node is left with the heart (`_show`), which publishes it also while the loop is
 blocked; each turn leaves a mark there.
@@ -57,13 +57,16 @@ from .mailbox import Mailbox
 from .network import Network, Site
 
 CALLS_PER_TURN = 100
-"""After so many calls without a turn of the loop, the caller has to wait for one."""
+"""After so many calls without a turn of the loop, the caller has to wait for one. Each job of a batch is a call."""
 
 SHOW_EVERY_MS = 20
 """At most so often the heart is given a new snapshot, however many turns there are."""
 
-BEATS_TURN_S = 0.03
-"""How long after a beat a turn follows, if it was without effect; a deadline it brought nearer is late by so much."""
+BEATS_TURN_S = 0.2
+"""How long after a beat a turn follows, if it was without effect; a deadline it brought nearer is late by so much.
+
+Each turn wakes the process once more, which costs an idle node of a large cluster more than all that the turn does.
+"""
 
 Check = Callable[[str, bytes], str | None]
 """Task name, encoded params -> what is wrong with them."""
@@ -248,7 +251,7 @@ class Driver:
         answer: Answer | None = self._answers.pop(ref, None)
         if answer is None:
             return await self._wait(ref)
-        self._calls_since_turn += 1
+        self._calls_since_turn += len(call.jobs) if isinstance(call, Enqueue) else 1
         if self._calls_since_turn > CALLS_PER_TURN:
             await asyncio.sleep(0)
         return answer
@@ -297,7 +300,7 @@ class Driver:
         capacity = executor.capacity()
         if capacity != self._capacity:
             self._capacity = capacity
-            self._carry_out(engine.capacity(capacity, now_ms))
+            self._carry_out(engine.capacity(capacity, now_ms, executor.ahead()))
         deadline_ms = engine.deadline_ms()
         if deadline_ms is not None and deadline_ms <= now_ms:
             self._carry_out(engine.tick(now_ms))

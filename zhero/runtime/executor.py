@@ -26,6 +26,7 @@ Cost: 2.0 us for a job that does nothing, 2.5 us with two params (in a quiet pha
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import math
 import random
@@ -127,7 +128,10 @@ class Executor:
         self._mean_s = _UNKNOWN_S
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._coming: set[concurrent.futures.Future[None]] = set()  # threads whose jobs have waited, and come back
+        self._returns: set[asyncio.Task[None]] = set()  # and for those, on the loop
         self._closing = False
+        self._closed = False
         self._by_force = False
 
     def open(self) -> None:
@@ -154,8 +158,15 @@ class Executor:
             for task in self._tasks:
                 task.cancel()
             await asyncio.wait(self._tasks, timeout=CANCEL_AGAIN_S)
+        for task in self._returns:
+            task.cancel()
+        if self._returns:
+            await asyncio.wait(self._returns)
         self._threads.close()
         await self._processes.close()
+        self._closed = True
+        for coming in list(self._coming):
+            _let_go(coming)
 
     def submit(self, runs: list[Run]) -> None:
         """Run these, in order, as slots become free."""
@@ -201,12 +212,15 @@ class Executor:
 
     def capacity(self) -> int:
         """How many unfinished jobs it wants to hold."""
-        capacity = self._workers + self._slots.waiting_count
+        return self._workers + self._slots.waiting_count + self.ahead()
+
+    def ahead(self) -> int:
+        """How many of them it wants only because jobs are short."""
         if self._mean_s < SHORT_S and not self._off_loop_count:
             oldest = next(iter(self._active.values()), None)
             if oldest is None or time.monotonic() - oldest.started < SHORT_S:
-                capacity += WINDOW_PER_WORKER * self._workers
-        return capacity
+                return WINDOW_PER_WORKER * self._workers
+        return 0
 
     def who(self) -> str | None:
         """The job whose code the loop runs right now, for people. Safe from any thread."""
@@ -440,13 +454,29 @@ class Executor:
         try:
             yield
         finally:
-            coming_back = self._slots.take_back(active)
-            try:
-                back = asyncio.run_coroutine_threadsafe(coming_back, self._loop)
-            except RuntimeError:  # the loop is closed: the job was left behind
-                coming_back.close()
-            else:
-                back.result()
+            self._come_back(active)
+
+    def _come_back(self, active: Holder) -> None:
+        """In a thread: wait for a slot again. A job that was left behind goes on without."""
+        coming: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._coming.add(coming)  # before the look, so that `close` sees it or is seen
+        try:
+            if not self._closed:
+                self._loop.call_soon_threadsafe(self._take_back, active, coming)
+                coming.result()
+        except RuntimeError:  # the loop is closed
+            pass
+        finally:
+            self._coming.discard(coming)
+
+    def _take_back(self, active: Holder, coming: concurrent.futures.Future[None]) -> None:
+        if self._closing:
+            _let_go(coming)
+            return
+        task = self._loop.create_task(self._slots.take_back(active), name="zhero-return")
+        self._returns.add(task)
+        task.add_done_callback(self._returns.discard)
+        task.add_done_callback(lambda _: _let_go(coming))
 
     def _mine(self) -> Holder | None:
         """The run that this code is in, if it is one of this executor's and is not over."""
@@ -456,6 +486,11 @@ class Executor:
 
 def _name(run: Run) -> str:
     return f"job {job_text(run.job)} ({run.header.task})"
+
+
+def _let_go(coming: concurrent.futures.Future[None]) -> None:
+    if not coming.done():
+        coming.set_result(None)
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:

@@ -168,7 +168,7 @@ class Context:
         task: name of the task.
         attempt: number of this start, from 1.
         tries: how many starts count against `retries`, this one included.
-        epoch: how often the home of the job has changed.
+        epoch: how often the home of the job has changed; the first part of `token`.
         number: the round, for a periodic task; else 0.
         enqueued_at_ms: when it was enqueued, ms since the epoch.
         node: the `Node` that runs it; None in a child process.
@@ -186,7 +186,16 @@ class Context:
 
     @property
     def token(self) -> tuple[int, int]:
-        """The fencing token: a later run of this job has a greater one, so a store can refuse what comes too late."""
+        """The fencing token, an ordered pair: a later run of this job has a greater one, wherever it runs.
+
+        A run that was given up (its node was paused or cut off) may still write. A store that keeps the greatest token
+        it has seen of a job can refuse that, in one statement:
+
+            UPDATE invoices SET state = 'paid', epoch = :epoch, attempt = :attempt
+            WHERE job = :job AND (epoch, attempt) <= (:epoch, :attempt)
+
+        If no row was changed, a later run was here. Tokens of different jobs say nothing about one another.
+        """
         return self.epoch, self.attempt
 
     @property

@@ -7,7 +7,7 @@ libzmq's own, which can end the process (libzmq 3937, 4767), and no routing ids,
 
 A socket lives on the driver's loop, watched by its descriptor and read with plain non-blocking calls: a tenth of the
 price of `zmq.asyncio` per message. The descriptor is edge-triggered, so a socket is read until it is empty, in turns of
-bounded length, and looked at again after sends.
+bounded length, and looked at again after sends. One that brings many small messages which can wait rests between reads.
 """
 
 from __future__ import annotations
@@ -126,21 +126,25 @@ class Watch:
 
     Args:
         read: reads and handles one message; raises `zmq.Again` where there is none.
+        rest_s: after something was read nobody looks for so long, and what arrives meanwhile is read together. To be
+            woken costs several times what it costs to read a small message.
     """
 
-    def __init__(self, socket: Socket, read: Callable[[], None]) -> None:
+    def __init__(self, socket: Socket, read: Callable[[], None], *, rest_s: float = 0.0) -> None:
         self._read = read
+        self._rest_s = rest_s
         self._loop = asyncio.get_running_loop()
         self._descriptor = int(socket.getsockopt(zmq.FD))
         self._again: asyncio.Handle | None = None
+        self._is_resting = False
         self._closed = False
-        self._loop.add_reader(self._descriptor, self._drain)
+        self._loop.add_reader(self._descriptor, self.look)
         self.look_again()
 
     def look_again(self) -> None:
         """Have a look soon: a send may have swallowed the edge that announces what has arrived."""
         if self._again is None and not self._closed:
-            self._again = self._loop.call_soon(self._drain)
+            self._again = self._loop.call_soon(self._look_after)
 
     def close(self) -> None:
         """Watch no longer; before the socket is closed."""
@@ -149,15 +153,35 @@ class Watch:
         if self._again is not None:
             self._again.cancel()
 
-    def _drain(self) -> None:
-        self._again = None
-        until = time.monotonic() + DRAIN_TURN_MAX_MS / 1000
+    def look(self) -> None:
+        """Read all that is there, up to a limit of time; the rest soon."""
+        count, until = 0, time.monotonic() + DRAIN_TURN_MAX_MS / 1000
         while not self._closed and time.monotonic() < until:
             try:
                 self._read()
             except zmq.Again:
+                if self._rest_s:
+                    self._rest(count > 0)
                 return
+            count += 1
         self.look_again()
+
+    def _look_after(self) -> None:
+        self._again = None
+        self.look()
+
+    def _rest(self, has_read: bool) -> None:
+        """Rest, or after a rest in which nothing arrived be woken again by what does."""
+        if self._again is not None or self._closed:
+            return
+        if has_read:
+            self._again = self._loop.call_later(self._rest_s, self._look_after)
+        if has_read is not self._is_resting:
+            self._is_resting = has_read
+            if has_read:
+                self._loop.remove_reader(self._descriptor)
+            else:
+                self._loop.add_reader(self._descriptor, self.look)
 
 
 def read_parts(socket: Socket, parts_max: int) -> list[bytes]:
