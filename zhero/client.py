@@ -35,6 +35,7 @@ from .core.messages import (
     Call,
     Cancel,
     Discard,
+    Enqueue,
     Frame,
     GiveUp,
     Hello,
@@ -80,7 +81,8 @@ class Client(Enqueuing):
     Args:
         cluster: its name; default: that of this project.
         join: endpoints of nodes to try; default: those of this user on this host.
-        timeout: seconds, for finding a node and for each answer that does not wait for a job.
+        timeout: seconds, for finding a node and for each answer that does not wait for a job; an enqueue has
+            `accept_timeout` (a setting) more, in which the node waits for the copies.
         runtime_dir: where nodes of this host are found.
     """
 
@@ -107,6 +109,16 @@ class Client(Enqueuing):
     def cluster(self) -> str:
         """Name of the cluster."""
         return self._settings.cluster
+
+    @property
+    def welcome(self) -> Welcome:
+        """What the node said of itself when it was reached.
+
+        Raises:
+            NotRunning: the client is not open.
+        """
+        self._opened()
+        return self._node
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -240,7 +252,10 @@ class Client(Enqueuing):
         self._opened()
         self._ref = ref = self._ref + 1
         waiter = self._waiters[ref] = _Waiter(self._loop.create_future())
-        until = self._loop.time() + self._timeout_s
+        patience_s = self._timeout_s
+        if isinstance(call, Enqueue):
+            patience_s += self._settings.accept_timeout  # the node itself waits for the copies
+        until = self._loop.time() + patience_s
         request: list[Message] = [Request(ref, call)]
         slow = isinstance(call, SLOW)
         try:

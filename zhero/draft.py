@@ -14,7 +14,8 @@ from . import options
 from .codec import decode
 from .core.messages import Refusal, Refused
 from .errors import JobNotFound, ParamsInvalid
-from .job import NO_OPTIONS, Hub, Job, encode_params, enqueue_encoded, error_of
+from .job import NO_OPTIONS, Hub, Job, encode_params, enqueue_encoded
+from .refusals import error_of
 
 
 class Runnable(Protocol):
@@ -86,6 +87,7 @@ class Draft:
 
         Raises:
             AlreadyQueued, QueueFull, NotRunning: nothing was enqueued.
+            NotAccepted: it is held, but its copies did not exist in time; it may run.
         """
         name = self._task.name
         self._job = await enqueue_encoded(self._hub, name, self._data, self._options)

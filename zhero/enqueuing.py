@@ -63,6 +63,7 @@ class Enqueuing(Inspection):
 
         Raises:
             TaskNotFound, TaskInvalid, ParamsInvalid, AlreadyQueued, QueueFull: nothing was enqueued.
+            NotAccepted: it is held, but its copies did not exist in time; it may run.
             NotReached: no answer came, so the job may have been enqueued or not.
         """
         options = NO_OPTIONS.given(run_in=run_in, run_at=run_at, priority=priority, id=id, announce=announce)
@@ -79,7 +80,7 @@ class Enqueuing(Inspection):
 
         Raises:
             ParamsInvalid: also if they are too much for one message.
-            TaskNotFound, AlreadyQueued, QueueFull, NotReached: as `enqueue`.
+            TaskNotFound, AlreadyQueued, QueueFull, NotAccepted, NotReached: as `enqueue`.
         """
         return await enqueue_all(self, self._checked(task, batch), batch)
 

@@ -65,11 +65,31 @@ class ClusterError(ZheroError):
 
 
 class NotReached(ClusterError):
-    """No node answered: none runs, or none at the given address."""
+    """Nobody answered who could: no node runs, or none at the given address, or a job is just changing hands."""
 
 
 class AlreadyQueued(ClusterError):
     """A periodic task is scheduled already; one schedule exists per cluster."""
+
+
+class NotAccepted(ClusterError):
+    """A job is held, and its copies at other members (`backups`) did not all exist within `accept_timeout`.
+
+    It is not refused: it starts as soon as its copies exist, unless it is cancelled. So to enqueue it once more may
+    mean to run it twice; with an id of the caller's own (`options(id=...)`) both are one job.
+
+    Attributes:
+        job_id: the job, as text: to wait for, or to cancel. Of a batch the first.
+        job_ids: all jobs of the batch.
+        may_run: whether it may run nevertheless: always True, as nobody can know that it will not.
+    """
+
+    may_run = True
+
+    def __init__(self, message: str, *, job_id: str = "", job_ids: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.job_ids = job_ids
 
 
 class JobNotFound(ClusterError):
@@ -105,7 +125,11 @@ class JobDiscarded(JobFailed):
 
 
 class JobLost(JobFailed):
-    """The job can't run any more: the node stopped before it could."""
+    """The job can't run any more, and nobody knows how far it came.
+
+    It may run at most once, and its node died while it may have been running; or it was one member's part of an "all"
+    job, and that member is gone.
+    """
 
 
 class JobCrashed(JobFailed):

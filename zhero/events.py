@@ -18,7 +18,7 @@ from .core.values import Failure, JobId, Member, job_text
 
 BUFFER_MAX_COUNT = 10_000
 
-MemberEventKind = Literal["joined", "suspected", "refuted", "died", "left", "lagging", "recovered"]
+MemberEventKind = Literal["joined", "suspected", "refuted", "died", "left", "lagging", "recovered", "owner_changed"]
 JobEventKind = Literal[
     "queued",
     "started",
@@ -34,15 +34,16 @@ JobEventKind = Literal[
     "skipped",
 ]
 TaskEventKind = Literal["scheduled", "unscheduled", "missing"]
-NodeEventKind = Literal["joined", "paused", "confirmed", "reborn", "identity_taken"]
+NodeEventKind = Literal["joined", "paused", "confirmed", "reborn", "identity_taken", "took_over", "degraded"]
 
 
 @dataclass(frozen=True, slots=True)
 class MemberEvent:
-    """Something about another member.
+    """Something about another member; only the owner may be this node itself.
 
     Attributes:
-        kind: "refuted": it was suspected, and is well; "lagging": its event loop is late; "recovered": no more.
+        kind: "refuted": it was suspected, and is well; "lagging": its event loop is late; "recovered": no more;
+            "owner_changed": it holds the delayed queue now.
         id: of the node, 32 hexadecimal digits; another one after each start.
         detail: of a death, how it was found out: "refused", "silent", "told" or "replaced".
     """
@@ -90,11 +91,14 @@ class NodeEvent:
 
     Attributes:
         kind: "joined": it is a member now; "paused": it did not run for a while; "confirmed": that is over; "reborn":
-            others had given it up; "identity_taken": another process lives under its id, so it stops.
+            others had given it up; "identity_taken": another process lives under its id, so it stops; "took_over": it
+            answers now for the jobs of a member that is gone; "degraded": jobs have fewer copies than was asked for.
+        jobs: taken over, or degraded; 0 degraded: all have their copies again.
     """
 
     kind: NodeEventKind
     detail: str = ""
+    jobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +216,12 @@ def _of_members(fact: facts.Fact) -> Event | None:
             return NodeEvent("reborn", f"life {life.life}")
         case facts.IdentityTaken(other):
             return NodeEvent("identity_taken", f"{other.name} at {other.endpoint}")
+        case facts.OwnerChanged(owner, epoch, mine):
+            return _of_member("owner_changed", owner, f"epoch {epoch}{', this node' if mine else ''}")
+        case facts.TookOver(name, jobs):
+            return NodeEvent("took_over", name, jobs)
+        case facts.Degraded(jobs):
+            return NodeEvent("degraded", jobs=jobs)
         case _:
             return None
 

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Literal, Never, ParamSpec, Protocol, TypedD
 
 from . import options
 from .errors import TaskInvalid
-from .options import Executor
+from .options import Delivery, Executor
 from .outcomes import Outcomes
 from .runtime.handlers import Backoff
 from .task import Async, FunctionTask, Task
@@ -57,6 +57,8 @@ class TaskOptions(TypedDict, total=False):
     retries: int
     backoff: float | timedelta | Backoff | None
     priority: int
+    backups: int | None
+    delivery: Delivery
     executor: Executor
     result_ttl: float | timedelta
     reenqueue_on_error: bool

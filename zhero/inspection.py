@@ -31,7 +31,7 @@ from .core.messages import (
 )
 from .core.values import JobId, JobInfo, Life, Queue, job_from_text
 from .errors import Bug, JobNotFound
-from .job import error_of
+from .refusals import error_of
 from .views import ClusterView, JobView, StatsView
 
 A = TypeVar("A")

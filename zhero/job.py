@@ -38,22 +38,12 @@ from .core.messages import (
     Enqueue,
     FindJob,
     Listed,
-    Refusal,
     Refused,
 )
 from .core.values import JobId, Status, job_text, keyed_id
-from .errors import (
-    AlreadyQueued,
-    Bug,
-    JobNotFound,
-    NotRunning,
-    ParamsInvalid,
-    QueueFull,
-    TaskInvalid,
-    TaskNotFound,
-    ZheroError,
-)
+from .errors import Bug, NotAccepted, NotRunning, ParamsInvalid, TaskInvalid, ZheroError
 from .outcomes import Outcomes, failure_of
+from .refusals import error_of
 from .views import JobView
 
 R = TypeVar("R")
@@ -247,16 +237,18 @@ async def enqueue_all(
     Raises:
         ParamsInvalid: before anything is queued.
         TaskNotFound, AlreadyQueued, QueueFull, NotRunning: nothing was enqueued.
+        NotAccepted: they are held, and may run.
     """
     if not batch:
         return []
     call = build_enqueue(hub, task, batch, job_options)
-    return [Job(hub, task, job) for job in _accepted(await hub.ask(call))]
+    return [Job(hub, task, job) for job in _accepted(await hub.ask(call), call.jobs)]
 
 
 async def enqueue_encoded(hub: Hub, task: str, data: bytes, job_options: JobOptions) -> Job[Any]:
     """The same for one job whose params are encoded already."""
-    (job,) = _accepted(await hub.ask(_call_of(hub, task, [data], job_options)))
+    call = _call_of(hub, task, [data], job_options)
+    (job,) = _accepted(await hub.ask(call), call.jobs)
     return Job(hub, task, job)
 
 
@@ -270,35 +262,14 @@ def enqueue_soon(hub: Hub, task: str, params: Mapping[str, Any], job_options: Jo
     return Job(hub, task, call.jobs[0][0], hub.ask_soon(call))
 
 
-def _accepted(answer: Answer) -> list[JobId]:
+def _accepted(answer: Answer, jobs: Sequence[tuple[JobId, bytes]]) -> list[JobId]:
     if isinstance(answer, Accepted):
         return answer.jobs
-    raise _unexpected(answer)
+    raise _unexpected(answer, [job for job, _ in jobs])
 
 
-def _unexpected(answer: Answer) -> ZheroError:
-    return error_of(answer) if isinstance(answer, Refused) else Bug(f"an answer that nobody asked for: {answer}")
-
-
-_ERRORS: dict[Refusal, tuple[type[ZheroError], str]] = {
-    Refusal.UNKNOWN_TASK: (TaskNotFound, "no member has a task named {!r}: is it among the tasks of a node?"),
-    Refusal.UNKNOWN_JOB: (
-        JobNotFound,
-        "job {} is not known: it never was, or it ended longer ago than its result is kept (result_ttl)",
-    ),
-    Refusal.ALREADY_QUEUED: (AlreadyQueued, "task {} runs by itself, and its next round is queued already"),
-    Refusal.QUEUE_FULL: (QueueFull, "full: {}; nothing was enqueued"),
-    Refusal.TOO_LARGE: (ParamsInvalid, "too large: {}"),
-    Refusal.PARAMS_INVALID: (ParamsInvalid, "{}"),
-    Refusal.NOT_PERIODIC: (TaskInvalid, "task {} has no frequency, so it has no schedule to stop or start"),
-    Refusal.LEAVING: (NotRunning, "{}"),
-}
-
-
-def error_of(refused: Refused) -> ZheroError:
-    """The error that a refusal means; its detail is the name, the id or the limit that it is about."""
-    kind, text = _ERRORS[refused.why]
-    return kind(text.format(refused.detail))
+def _unexpected(answer: Answer, jobs: Sequence[JobId] = ()) -> ZheroError:
+    return error_of(answer, jobs) if isinstance(answer, Refused) else Bug(f"an answer that nobody asked for: {answer}")
 
 
 # --- handles ------------------------------------------------------------------------------------------------------
@@ -344,6 +315,7 @@ class Job(Generic[R_co]):
             JobFailed: it ended without a result; which of its subclasses says how. It has the remote traceback.
             JobNotFound: it ended longer ago than its result is kept.
             TimeoutError: it has not ended in time. The job goes on.
+            Exception: for a job of `enqueue_soon` also as `wait_accepted`.
         """
         return cast("R_co", self._value_of(await self._ended(timeout)))
 
@@ -375,7 +347,7 @@ class Job(Generic[R_co]):
         Raises:
             JobNotFound: it ended longer ago than its result is kept.
         """
-        await self._until_accepted()
+        await self._until_held()
         answer = await self._hub.ask(Cancel(self._id))
         if not isinstance(answer, Did):
             raise _unexpected(answer)
@@ -387,7 +359,7 @@ class Job(Generic[R_co]):
         Raises:
             JobNotFound: it ended longer ago than its result is kept.
         """
-        await self._until_accepted()
+        await self._until_held()
         answer = await self._hub.ask(FindJob(self._id))
         if not isinstance(answer, Listed) or not answer.jobs:
             raise _unexpected(answer)
@@ -401,6 +373,7 @@ class Job(Generic[R_co]):
 
         Raises:
             TaskNotFound, AlreadyQueued, QueueFull, ParamsInvalid, NotRunning: it was refused.
+            NotAccepted: it is held, and may run.
             TimeoutError: there was no answer in time. The job may be accepted still.
         """
         self._refuse_on_a_loop("wait_accepted")
@@ -457,8 +430,15 @@ class Job(Generic[R_co]):
             # A caller who gives up waiting must not take the job back.
             self._take_acceptance(await asyncio.shield(asyncio.wrap_future(self._pending)))
 
+    async def _until_held(self) -> None:
+        """The same for questions that make sense also of a job that is held and not accepted."""
+        try:
+            await self._until_accepted()
+        except NotAccepted:
+            pass
+
     def _take_acceptance(self, answer: Answer) -> None:
-        (self._id,) = _accepted(answer)
+        (self._id,) = _accepted(answer, [(self._id, b"")])
         self._pending = None
 
     def _log_refusal(self, pending: concurrent.futures.Future[Answer]) -> None:
@@ -467,7 +447,7 @@ class Job(Generic[R_co]):
             return
         error = pending.exception()
         if error is None and isinstance(answer := pending.result(), Refused):
-            error = error_of(answer)
+            error = error_of(answer, [self._id])
         if error is not None:
             _log.error("! not accepted %s id=%s why=%s", self.task, self.id, error)
 

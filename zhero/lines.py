@@ -11,6 +11,7 @@ import logging
 from .core.facts import (
     Confirmed,
     DeadLetterDropped,
+    Degraded,
     Fact,
     IdentityTaken,
     JobEnded,
@@ -18,6 +19,7 @@ from .core.facts import (
     JobRetried,
     JobStarted,
     Joined,
+    OwnerChanged,
     Paused,
     PeerDied,
     PeerJoined,
@@ -30,14 +32,17 @@ from .core.facts import (
     TaskMissing,
     TaskScheduled,
     TaskUnscheduled,
+    TookOver,
     VerdictIgnored,
 )
 from .core.values import Member, Status, job_text
 
 MemberFact = (
     Confirmed
+    | Degraded
     | IdentityTaken
     | Joined
+    | OwnerChanged
     | Paused
     | PeerDied
     | PeerJoined
@@ -46,6 +51,7 @@ MemberFact = (
     | PeerRefuted
     | PeerSuspected
     | Reborn
+    | TookOver
 )
 
 _FINE = (Status.SUCCEEDED, Status.CANCELLED, Status.SKIPPED)
@@ -111,6 +117,14 @@ def _of_members(fact: MemberFact) -> tuple[int, str]:
             return logging.WARNING, f"! reborn life={life.life}: others had given this node up"
         case IdentityTaken(other):
             return logging.ERROR, f"! identity taken by {_who(other)} at={other.endpoint}: this node has to stop"
+        case OwnerChanged(owner, epoch, mine):
+            return logging.INFO, f"· owner {_who(owner)} epoch={epoch}{': this node' if mine else ''}"
+        case TookOver(name, jobs):
+            return logging.WARNING, f"! took over {name} jobs={jobs}: they are answered for here now"
+        case Degraded(jobs=0):
+            return logging.INFO, "· degraded jobs=0: all have their copies again"
+        case Degraded(jobs):
+            return logging.WARNING, f"! degraded jobs={jobs}: they have fewer copies than was asked for"
 
 
 def _who(member: Member) -> str:

@@ -22,7 +22,7 @@ from typing import Any, Self, TypeVar, cast
 
 from . import codec, settings
 from ._version import __version__
-from .config import PROFILES, Limits
+from .config import PROFILES
 from .core.facts import Fact, IdentityTaken
 from .core.messages import Answer, Call
 from .core.values import IdSource, JobId
@@ -66,7 +66,11 @@ class Node(Enqueuing):
         profile: how fast members notice things: "fast", "lan" (the default) or "wan"; the same for all.
         cluster: nodes with the same one work together; default: from the project.
         workers: jobs run at once; 0: none. Default 8.
+        backups: copies of each job that have to be at other members before it is accepted, 0 to 2; as far as there are
+            others. Default 1.
+        accept_timeout: seconds that an enqueue waits for these copies; then `NotAccepted`. Default 10.
         drain_timeout: seconds that work gets to end when the node stops. Default 30.
+        solo_after: seconds after which it works alone where no neighbour can be reached. Default 5.
         stuck_after: seconds without a turn of its loop after which others give the node up. Default 60.
         max_jobs, max_bytes, max_payload: limits; beyond them an enqueue is refused.
         runtime_dir: where processes find one another; default: the user's own.
@@ -87,7 +91,10 @@ class Node(Enqueuing):
         profile: str | None = None,
         cluster: str | None = None,
         workers: int | None = None,
+        backups: int | None = None,
+        accept_timeout: float | None = None,
         drain_timeout: float | None = None,
+        solo_after: float | None = None,
         stuck_after: float | None = None,
         max_jobs: int | None = None,
         max_bytes: int | None = None,
@@ -103,7 +110,10 @@ class Node(Enqueuing):
             profile=profile,
             cluster=cluster,
             workers=workers,
+            backups=backups,
+            accept_timeout=accept_timeout,
             drain_timeout=drain_timeout,
+            solo_after=solo_after,
             stuck_after=stuck_after,
             max_jobs=max_jobs,
             max_bytes=max_bytes,
@@ -200,7 +210,7 @@ class Node(Enqueuing):
             Setup(
                 site=Site(it.name, it.cluster, it.bind, it.join, it.advertise, it.runtime_dir, __version__),
                 workers=it.workers,
-                limits=Limits(jobs_max=it.max_jobs, jobs_max_bytes=it.max_bytes, payload_max_bytes=it.max_payload),
+                limits=it.limits,
                 profile=PROFILES[it.profile],
                 stuck_after_ms=round(it.stuck_after * 1000),
                 node=self,
@@ -318,7 +328,10 @@ class Node(Enqueuing):
 
     @property
     def owner(self) -> MemberView | None:
-        """The member that holds the delayed queue, as this node believes; None while nobody does. See `members`."""
+        """The member that holds the delayed queue, as this node believes: any of them. See `members`.
+
+        None while it is not known: before the node has joined, and for a moment after the owner has died.
+        """
         return next((member for member in self.members() if member.owner), None)
 
     @property

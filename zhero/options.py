@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeGuard, cast
 
-from .config import FREQUENCY_MIN_MS, NAME_MAX_LENGTH, PRIORITY_MAX, SPAN_MAX_MS
+from .config import BACKUPS_MAX, FREQUENCY_MIN_MS, NAME_MAX_LENGTH, PRIORITY_MAX, SPAN_MAX_MS
 from .core.values import TaskSpec
 from .errors import TaskInvalid
 from .runtime.handlers import Backoff
 
 Executor = Literal["auto", "async", "thread", "process"]
+Delivery = Literal["at_least_once", "at_most_once"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEAR_ENOUGH = 0.75
@@ -185,6 +186,14 @@ def _retries(value: object) -> int:
     return value
 
 
+def _backups(value: object) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= BACKUPS_MAX:
+        raise ValueError(f"give an int from 0 to {BACKUPS_MAX}: copies at other members; None: as the node is set")
+    return value
+
+
 def _backoff(value: object) -> Backoff:
     if value is None:
         return Backoff()
@@ -212,6 +221,8 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "retries": _retries,
     "backoff": _backoff,
     "priority": priority,
+    "backups": _backups,
+    "delivery": _one_of("at_least_once", "at_most_once"),
     "executor": _one_of("auto", "async", "thread", "process"),
     "result_ttl": span_ms,
     "reenqueue_on_error": flag,
@@ -221,7 +232,7 @@ NAMES = tuple(_READERS)
 """All options of a task."""
 
 _OF_SPEC = {
-    **{same: same for same in ("name", "scope", "fixed_rate", "run_on_start", "announce", "priority")},
+    **{same: same for same in ("name", "scope", "fixed_rate", "run_on_start", "announce", "priority", "backups")},
     "reenqueue_on_error": "reenqueue_on_error",
     "frequency": "frequency_ms",
     "result_ttl": "result_ttl_ms",
@@ -287,12 +298,14 @@ def define(fields: Mapping[str, object], place: str) -> Definition:
         place: what errors call the task.
 
     Raises:
-        TaskInvalid: naming the place and the field.
+        TaskInvalid: naming the place and the field; also where two of them contradict each other.
     """
     values = {field: read(field, value, place) for field, value in fields.items()}
     if "name" not in values:
         raise TaskInvalid(f"{place}: name is missing")
-    spec = TaskSpec(**{ours: values[field] for field, ours in _OF_SPEC.items() if field in values})
+    _refuse_contradictions(values, place)
+    once = values.get("delivery") == "at_most_once"
+    spec = TaskSpec(**{ours: values[field] for field, ours in _OF_SPEC.items() if field in values}, once=once)
     return Definition(
         spec,
         values.get("description", ""),
@@ -301,6 +314,19 @@ def define(fields: Mapping[str, object], place: str) -> Definition:
         values.get("backoff", Backoff()),
         values.get("executor", "auto"),
     )
+
+
+def _refuse_contradictions(values: Mapping[str, Any], place: str) -> None:
+    if values.get("delivery") == "at_most_once" and values.get("retries"):
+        raise TaskInvalid(
+            f"{place}: delivery='at_most_once': a run that has begun is never followed by another, "
+            f"and retries={values['retries']} asks for that: leave one of the two out"
+        )
+    if values.get("backups") == 0 and values.get("frequency"):
+        raise TaskInvalid(
+            f"{place}: backups=0: a periodic task runs once per period, whoever dies, and without a copy "
+            "a death could skip a round or run it twice: leave backups out, or give 1 or 2"
+        )
 
 
 def _shown(value: object) -> str:

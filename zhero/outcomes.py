@@ -24,7 +24,11 @@ _FAILURES: dict[Status, tuple[type[JobFailed], str]] = {
     Status.CANCELLED: (JobCancelled, "was cancelled"),
     Status.DISCARDED: (JobDiscarded, "was discarded by its task"),
     Status.CRASHED: (JobCrashed, "ended with the child process that ran it"),
-    Status.LOST: (JobLost, "can't run any more"),
+    Status.LOST: (
+        JobLost,
+        "is lost: its node died while it may have been running, and it may not begin twice "
+        "(delivery='at_most_once'): look what it has done before you enqueue it again",
+    ),
     Status.SKIPPED: (JobFailed, "was skipped: no member could run it"),
 }
 
@@ -40,6 +44,13 @@ def failure_of(outcome: Outcome, job_id: str, task: str) -> JobFailed:
     if failure.traceback:
         error.add_note(f"where it ran:\n{failure.traceback}")
     return error
+
+
+def _failure_at(member: str, outcome: Outcome, job_id: str, task: str) -> JobFailed:
+    """The same for the part of one member, which no other can run."""
+    if outcome.status is Status.LOST:
+        return JobLost(f"{task} is lost at {member}, which was gone before it had ended (job {job_id})", job_id=job_id)
+    return failure_of(outcome, job_id, task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,7 @@ class Outcomes(Mapping[str, MemberOutcome[R_co]]):
             if outcome.status is Status.SUCCEEDED:
                 members[name] = MemberOutcome(name, outcome.status.value, decode(outcome.result))
             else:
-                error = failure_of(outcome, job_id, task) if outcome.status is not Status.SKIPPED else None
+                error = None if outcome.status is Status.SKIPPED else _failure_at(name, outcome, job_id, task)
                 members[name] = MemberOutcome(name, outcome.status.value, None, error)
         return Outcomes(members)
 

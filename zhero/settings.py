@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import math
 import os
 import re
 import socket
@@ -54,11 +55,14 @@ class Settings:
         bind: where the node listens; port 0: a free one.
         cluster: nodes with the same one work together.
         workers: jobs run at once here; 0: none, others run them.
+        backups: copies of each job at other members before it is accepted, as far as there are others.
+        accept_timeout: seconds that an enqueue waits for these copies.
         join: endpoints of nodes to reach, also with names (each address of one is tried); empty: those of this user on
             this host.
         advertise: where others reach this node, if that is not where it is bound (a proxy, a container's host); its
             beats one port above. Port 0: the ports that are bound.
         profile: how fast members notice things: "fast", "lan" or "wan". All members need the same.
+        solo_after: seconds after which a node whose neighbours do not answer works alone; till then enqueues wait.
         stuck_after: seconds without a turn of the event loop after which others give this node up.
         drain_timeout: seconds that running jobs get to finish when the node stops.
         max_jobs: live jobs that are held; beyond it `QueueFull`.
@@ -74,9 +78,12 @@ class Settings:
     bind: str
     cluster: str
     workers: int
+    backups: int
+    accept_timeout: float
     join: tuple[str, ...]
     advertise: str | None
     profile: str
+    solo_after: float
     stuck_after: float
     drain_timeout: float
     max_jobs: int
@@ -85,6 +92,18 @@ class Settings:
     runtime_dir: Path | None
     insecure: bool
     origins: Mapping[str, str] = field(repr=False, compare=False)
+
+    @property
+    def limits(self) -> Limits:
+        """What an engine has to keep to."""
+        return Limits(
+            jobs_max=self.max_jobs,
+            jobs_max_bytes=self.max_bytes,
+            payload_max_bytes=self.max_payload,
+            backups=self.backups,
+            accept_timeout_ms=math.ceil(self.accept_timeout * 1000),
+            solo_after_ms=math.ceil(self.solo_after * 1000),
+        )
 
     def explain(self) -> list[tuple[str, object, str]]:
         """Each setting with its value and its origin, in a fixed order."""
@@ -130,9 +149,12 @@ def _defaults(project: _Project) -> dict[str, Any]:
         "bind": "tcp://127.0.0.1:0",
         "cluster": f"{title}-{place}",
         "workers": 8,
+        "backups": limits.backups,
+        "accept_timeout": limits.accept_timeout_ms / 1000,
         "join": (),
         "advertise": None,
         "profile": "lan",
+        "solo_after": limits.solo_after_ms / 1000,
         "stuck_after": STUCK_AFTER_MS / 1000,
         "drain_timeout": 30.0,
         "max_jobs": limits.jobs_max,
@@ -372,9 +394,12 @@ READERS: dict[str, Callable[[str, object, Path], object]] = {
     "bind": _bind,
     "cluster": _cluster,
     "workers": _integer,
+    "backups": _integer,
+    "accept_timeout": _seconds,
     "join": _endpoints,
     "advertise": _advertise,
     "profile": _profile,
+    "solo_after": _seconds,
     "stuck_after": _seconds,
     "drain_timeout": _seconds,
     "max_jobs": _integer,

@@ -33,7 +33,7 @@ from .codec import decode, encode
 from .core.values import Scope, TaskSpec
 from .errors import NotBound, ParamsInvalid, TaskInvalid
 from .job import NO_OPTIONS, Hub, Job, JobOptions, enqueue_all, enqueue_soon
-from .options import Definition, Executor
+from .options import Definition, Delivery, Executor
 from .runtime.handlers import Backoff, Handler, Source, current_or_none
 from .signature import Signature
 
@@ -76,6 +76,10 @@ class Task:
         retries: how many runs may follow a failed first one.
         backoff: the first wait before such a run, in seconds or as a timedelta, or a `Backoff`.
         priority: -100..100; higher runs first.
+        backups: copies of a job that have to be at other members before it is accepted, 0 to 2; None: as many as the
+            node that takes it is set to.
+        delivery: "at_least_once": a job whose node died runs again elsewhere; "at_most_once": a run that may have begun
+            is never begun again, so its job may be lost.
         executor: "async" on the loop, "thread", "process"; "auto": "async" for coroutine functions, else "thread".
         result_ttl: how long the outcome of a job can be asked for, in seconds or as a timedelta.
         reenqueue_on_error: a periodic task goes on after a round that failed.
@@ -92,6 +96,8 @@ class Task:
     retries: int = 0
     backoff: float | timedelta | Backoff | None = None
     priority: int = 0
+    backups: int | None = None
+    delivery: Delivery = "at_least_once"
     executor: Executor = "auto"
     result_ttl: float | timedelta = 60
     reenqueue_on_error: bool = True
@@ -162,6 +168,7 @@ class Task:
             ParamsInvalid: they do not fit the function, or can't be sent.
             NotBound: no node runs here, or several do; choose one with `on`.
             TaskNotFound, AlreadyQueued, QueueFull, NotRunning: nothing was enqueued.
+            NotAccepted: it is held, but its copies did not exist in time; it may run.
         """
         return await self._enqueue(args, kwargs)
 

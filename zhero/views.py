@@ -8,19 +8,20 @@ as ISO text, and whatever JSON has no form for (bytes, sets, a Decimal, a key th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
 from .codec import decode
 from .core.messages import ClusterStatus, MemberStatus, PlanInfo, Stats
-from .core.values import NO_JOB, QUEUE_OF, JobInfo, Life, Scope, job_text
+from .core.values import NO_JOB, QUEUE_OF, JobInfo, Life, Scope, Standing, job_text
 from .errors import ParamsInvalid
 
 QueueName = Literal["global", "local", "delayed", "processing"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HERE = (Standing.ALIVE, Standing.SUSPECT)
 _LEVELS_MAX = 100
 """Levels of a value that `plain` shows; below stands "..."."""
 
@@ -114,6 +115,8 @@ class MemberView:
         lagging: alive, but its event loop is late.
         silent_ms: how long ago it was last heard.
         is_me: whether it is the node that was asked, where that is one in this process.
+        degraded: jobs it is home of that have fewer copies than was asked for.
+        answered: False: it was asked about itself and gave no answer, so what stands here is what others know.
     """
 
     id: str
@@ -130,10 +133,12 @@ class MemberView:
     lagging: bool = False
     silent_ms: int = 0
     is_me: bool = False
+    degraded: int = 0
+    answered: bool = True
 
     @classmethod
-    def of(cls, status: MemberStatus, me: Life | None = None) -> MemberView:
-        """The view of what the core tells. `me`: the node in this process."""
+    def of(cls, status: MemberStatus, me: Life | None = None, silent: Collection[str] = ()) -> MemberView:
+        """The view of what the core tells. `me`: the node in this process; `silent`: names of who did not answer."""
         member = status.member
         return cls(
             id=member.life.node.hex(),
@@ -150,6 +155,8 @@ class MemberView:
             lagging=status.lagging,
             silent_ms=status.silent_ms,
             is_me=member.life == me,
+            degraded=status.degraded,
+            answered=member.name not in silent,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,7 +198,9 @@ class ClusterView:
         dead: dead letters.
         plans: schedules of the periodic tasks.
         missing: tasks that jobs wait for and that no member has.
+        degraded: jobs, of all members, that have fewer copies than was asked for.
         uptime_ms: of the node that was asked.
+        silent: names of members that did not answer, so that what they hold is not counted.
     """
 
     members: tuple[MemberView, ...]
@@ -200,21 +209,25 @@ class ClusterView:
     plans: tuple[PlanView, ...]
     missing: tuple[str, ...]
     uptime_ms: int
+    degraded: int = 0
+    silent: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, status: ClusterStatus) -> ClusterView:
         return cls(
-            members=tuple(MemberView.of(member) for member in status.members),
+            members=tuple(MemberView.of(member, silent=status.silent) for member in status.members),
             queues=cast("dict[QueueName, int]", dict(status.queues)),
             dead=status.dead,
             plans=tuple(PlanView.of(plan) for plan in status.plans),
             missing=tuple(status.missing),
             uptime_ms=status.uptime_ms,
+            degraded=sum(member.degraded for member in status.members if member.standing in _HERE),
+            silent=tuple(status.silent),
         )
 
     @property
     def owner(self) -> MemberView | None:
-        """The member that holds the delayed queue; None while nobody does."""
+        """The member that holds the delayed queue, any of them; None while it is not known who does."""
         return next((member for member in self.members if member.owner), None)
 
     def to_dict(self) -> dict[str, Any]:
