@@ -9,6 +9,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ from zhero.core.values import (
     Member,
     NodeId,
     Outcome,
+    Standing,
     State,
     Status,
     job_text,
@@ -153,7 +155,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(argv: list[str], complaint: str
     "command",
     [
         *("run", "enqueue", "status", "jobs", "failed", "members", "stats", "cancel", "retry", "discard"),
-        *("stop-task", "start-task", "generate", "config"),
+        *("stop-task", "start-task", "generate", "config", "doctor"),
     ],
 )
 def test_each_command_has_help_with_an_example(command: str, capsys: Capture) -> None:
@@ -246,6 +248,14 @@ def test_status_shows_members_owner_queues_schedules_and_missing_tasks(capsys: C
     assert "gone" in told.err
 
 
+@pytest.mark.parametrize("jobs", [0, 3])
+def test_status_says_how_many_jobs_have_too_few_copies(jobs: int, capsys: Capture) -> None:
+    members = [replace(member, degraded=jobs) for member in STATUS.members[:1]]
+    do(lambda call: replace(STATUS, members=members), "status")
+    told = f"degraded: {jobs} jobs have fewer copies than asked for" in capsys.readouterr().out.splitlines()
+    assert told == (jobs > 0)
+
+
 def test_status_and_members_as_json(capsys: Capture) -> None:
     do(lambda call: STATUS, "status", "--json")
     status = json.loads(capsys.readouterr().out)
@@ -253,7 +263,42 @@ def test_status_and_members_as_json(capsys: Capture) -> None:
     do(lambda call: STATUS, "members", "--json")
     assert json.loads(capsys.readouterr().out) == status["members"]
     do(lambda call: STATUS, "members")
-    assert capsys.readouterr().out.split()[7] == "web-1"
+    header, row = capsys.readouterr().out.splitlines()
+    assert (header.split()[0], row.split()[0]) == ("MEMBER", "web-1")
+
+
+def test_each_member_is_shown_with_its_standing_and_who_did_not_answer(capsys: Capture) -> None:
+    late = replace(MEMBER, name="web-2", life=Life(LIFE.node, 2, 0))
+    found = replace(
+        STATUS,
+        members=[
+            MemberStatus(MEMBER, True, 8, 2, ["add"], joined=1, mine=True),
+            MemberStatus(late, False, 4, 4, [], Standing.SUSPECT, 3, lagging=True, silent_ms=2500, degraded=7),
+            MemberStatus(replace(late, name="web-3"), False, 4, 0, [], joined=0),
+        ],
+        silent=["web-2"],
+    )
+    do(lambda call: found, "members")
+    told = capsys.readouterr()
+    assert [line.split()[:9] for line in told.out.splitlines()] == [
+        ["MEMBER", "STANDING", "LAGGING", "OWNER", "JOINED", "BUSY", "DEGRADED", "ANSWERED", "HEARD"],
+        ["web-1", "alive", "no", "yes", "1", "2/8", "0", "yes", "0ms"],
+        ["web-2", "suspect", "yes", "no", "3", "4/4", "7", "no", "2.5s"],
+        ["web-3", "alive", "no", "no", "-", "0/4", "0", "yes", "0ms"],
+    ]
+    assert "no answer from web-2" in told.err
+    do(lambda call: found, "status")
+    told = capsys.readouterr()
+    assert "suspect" in told.out
+    assert "no answer from web-2" in told.err
+
+    do(lambda call: found, "status", "--json")
+    status = json.loads(capsys.readouterr().out)
+    assert status["silent"] == ["web-2"]
+    keys = ("standing", "lagging", "owner", "joined", "busy", "slots", "degraded", "answered", "silent_ms")
+    assert [status["members"][1][key] for key in keys] == ["suspect", True, False, 3, 4, 4, 7, False, 2500]
+    do(lambda call: found, "members", "--json")
+    assert json.loads(capsys.readouterr().out) == status["members"]
 
 
 def info(params: dict[str, Any], state: State = State.READY, outcome: Outcome | None = None) -> JobInfo:

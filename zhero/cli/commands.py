@@ -6,12 +6,12 @@ They print answers and return whether the thing asked for was done; errors go up
 from __future__ import annotations
 
 import argparse
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from ..client import Client
 from ..outcomes import Outcomes
-from ..views import JobView, MemberView
+from ..views import ClusterView, JobView
 from .output import say, show_json, show_table, span
 
 Command = Callable[[Client, argparse.Namespace], Awaitable[bool]]
@@ -45,8 +45,10 @@ async def status(client: Client, args: argparse.Namespace) -> bool:
     owner = found.owner.name if found.owner is not None else "nobody"
     print(f"cluster {client.cluster}, delayed queue owned by {owner}, up {span(found.uptime_ms)}")
     print("queues  ", "  ".join(f"{queue} {count}" for queue, count in found.queues.items()), f" dead {found.dead}")
+    if found.degraded:
+        print(f"degraded: {found.degraded} jobs have fewer copies than asked for")
     print()
-    _show_members(found.members)
+    _show_members(found)
     if found.plans:
         print()
         show_table(
@@ -67,30 +69,46 @@ async def status(client: Client, args: argparse.Namespace) -> bool:
 
 
 async def members(client: Client, args: argparse.Namespace) -> bool:
-    found = (await client.status()).members
+    found = await client.status()
     if args.json:
-        show_json(found)
+        show_json(found.members)
     else:
         _show_members(found)
     return True
 
 
-def _show_members(found: Iterable[MemberView]) -> None:
+def _show_members(found: ClusterView) -> None:
+    """The members, and who of them did not answer."""
     show_table(
-        ("MEMBER", "OWNER", "ENDPOINT", "PID", "VERSION", "BUSY", "TASKS"),
+        (
+            *("MEMBER", "STANDING", "LAGGING", "OWNER", "JOINED", "BUSY", "DEGRADED", "ANSWERED", "HEARD"),
+            *("ENDPOINT", "PID", "VERSION", "TASKS"),
+        ),
         (
             (
                 member.name,
-                "yes" if member.owner else "no",
+                member.standing,
+                _yes(member.lagging),
+                _yes(member.owner),
+                member.joined or None,
+                f"{member.busy}/{member.slots}",
+                member.degraded,
+                _yes(member.answered),
+                f"{span(member.silent_ms)} ago",
                 member.endpoint,
                 member.pid,
                 member.version,
-                f"{member.busy}/{member.slots}",
                 ", ".join(member.tasks),
             )
-            for member in found
+            for member in found.members
         ),
     )
+    if found.silent:
+        say(f"no answer from {', '.join(found.silent)}: what they hold is not counted")
+
+
+def _yes(so: bool) -> str:
+    return "yes" if so else "no"
 
 
 async def jobs(client: Client, args: argparse.Namespace) -> bool:

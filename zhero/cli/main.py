@@ -3,7 +3,7 @@
 | code | what |
 |---|---|
 | 0 | fine |
-| 1 | the thing asked for failed: a job, a cancel, a port in use, jobs that were lost |
+| 1 | the thing asked for failed: a job, a cancel, a port in use, jobs that were lost; `doctor` found a problem |
 | 2 | wrong usage: options, settings, a task that is wrong or that nobody has, params |
 | 3 | no cluster was reached |
 | 130 | Ctrl-C |
@@ -25,6 +25,7 @@ from .. import settings
 from ..client import Client
 from ..errors import ConfigError, NotReached, TaskError, ZheroError
 from .commands import COMMANDS
+from .doctor import doctor
 from .generate import generate
 from .output import say, show_json, show_table
 from .parser import build
@@ -73,6 +74,8 @@ def _do(args: argparse.Namespace) -> bool:
     if args.command == "config":
         _show_config(as_json=args.json)
         return True
+    if args.command == "doctor":
+        return doctor(args)
     return asyncio.run(_ask(args))
 
 

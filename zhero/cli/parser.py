@@ -77,6 +77,12 @@ def build(version: str) -> Parser:
     _add_generate(add("generate", "write the file of a new task, and its test", "zhero generate sayHello"))
     config = add("config", "show each setting, its value and where it was set", "zhero config")
     config.add_argument("--json", action="store_true", help="as one JSON document")
+    doctor = add("doctor", "say what is wrong here and with the cluster, and what to do about it", "zhero doctor")
+    doctor.add_argument(
+        "--fix", action="store_true", help="remove what killed nodes have left in the runtime directory"
+    )
+    doctor.add_argument("--json", action="store_true", help="as one JSON document")
+    _add_place(doctor)
     return parser
 
 
