@@ -2,8 +2,9 @@
 #
 #   make test                 format, lint, types, floors, then all tests, quickest ring first
 #   make lint                 the first half of that
-#   make demo                 a node at real work: the source of the standard library, one job per file
+#   make demo                 three nodes at real work, two of which are killed: nothing is lost
 #   make sim SEEDS=n          n simulated worlds under faults
+#   make mutations SEEDS=n    the code broken in one line each: which of n worlds notices?
 #   make soak MINUTES=n       simulated worlds for n minutes
 #   make bench                the short version of every bench; bench/README.md says how to read it
 #   make test-all             test, then unit to simulation again on each other Python that is here
@@ -16,7 +17,7 @@ VENV ?= .venv
 SEEDS ?= 60
 MINUTES ?= 10
 OTHER_PYTHONS ?= 3.12 3.13
-BENCHES ?= local memory startup
+BENCHES ?= local memory startup members
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -28,7 +29,7 @@ SLOW_RINGS := $(wildcard tests/integration)
 OTHER_RINGS := $(filter-out $(FAST_RINGS) $(SLOW_RINGS),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 RINGS = $(RULES) $(FAST_RINGS) $(SLOW_RINGS) $(OTHER_RINGS)
 
-.PHONY: test lint rings test-all demo sim soak bench clean
+.PHONY: test lint rings test-all demo sim mutations soak bench clean
 
 test: lint rings
 
@@ -58,6 +59,9 @@ demo: $(INSTALLED)
 
 sim: $(INSTALLED)
 	@$(BIN)/python -m zhero.sim --seeds $(SEEDS)
+
+mutations: $(INSTALLED)
+	@$(BIN)/python tests/mutations.py --seeds $(SEEDS)
 
 soak: $(INSTALLED)
 	@$(BIN)/python -m zhero.sim --soak --minutes $(MINUTES)

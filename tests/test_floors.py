@@ -18,17 +18,15 @@ FLOORS = """
 core runtime sim cli demo
 errors _version
 config core.values
-core.messages core.facts
-core.effects
-core.due core.entries core.memory core.ready core.roster
-core.plans core.steps
-core.jobs
-core.replication
-core.broadcast core.gather core.intake core.link core.query core.schedule core.stealing
-core.swim
-core.probing
-core.joining
-core.membership core.verdicts
+core.due core.facts core.ready core.records core.roster
+core.entries core.memory
+core.messages core.plans core.steps
+core.effects core.jobs
+core.gather core.link core.loans core.relay core.streams
+core.inquiry core.intake core.merging core.query core.replication core.schedule core.swim
+core.broadcast core.probing core.stealing core.takeover core.verdicts
+core.handover core.joining
+core.membership core.owner
 core.calls
 core.engine
 codec wire lines
@@ -38,29 +36,35 @@ runtime.child runtime.heart runtime.mailbox runtime.seeds runtime.slots runtime.
 runtime.network runtime.processes
 runtime.executor
 runtime.driver sim.clock sim.story sim.wires
-sim.books sim.network sim.scene sim.workload
+sim.alarm sim.books sim.network sim.notes sim.scene sim.sometimes sim.workload
 sim.callers sim.executor sim.heart sim.ledger sim.sockets
 sim.plans
 sim.checkers
 sim.node
-sim.members sim.place
-sim.faults
+sim.accounts sim.members sim.place sim.troubles
+sim.everywhere sim.faults sim.losses sim.promises sim.rounds
+sim.told
+sim.outside
+sim.settling
 sim.world
 sim.seeds
-events views outcomes options signature
+events views outcomes refusals options signature
 job
 task
 forms draft
 loader inspection
 settings enqueuing
 client node
-cli.output
-cli.parser cli.generate cli.commands cli.run
+cli.checks cli.output
+cli.parser cli.generate cli.commands cli.probes cli.run
+cli.doctor
 cli.main
 __init__ __main__ sim.__main__
-demo.analysis demo.screen
-demo.report demo.verdict
+demo.analysis demo.picture demo.record
+demo.report demo.screen demo.verdict
 demo.tasks
+demo.node
+demo.nodes
 demo.run
 demo.__main__
 """

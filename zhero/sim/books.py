@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from ..config import Limits
 from ..core.effects import Asker
 from ..core.engine import Engine
+from ..core.memory import TOMB_MS
 from ..core.messages import Answer, Did, Ended, PartEnded
 from ..core.values import NO_JOB, SUCCEEDED, JobId, Life, Outcome, Scope, State, Status, part_id
 
@@ -114,7 +115,7 @@ class Books:
         if known is None or self.is_here(job):
             return known is not None
         age_ms = self.ticked_ms - known.ended_ms
-        return age_ms < known.result_ttl_ms or (known.keyed and age_ms < self._limits.id_ttl_ms)
+        return age_ms < max(known.result_ttl_ms, TOMB_MS) or (known.keyed and age_ms < self._limits.id_ttl_ms)
 
     def result_is_kept(self, job: Job, now_ms: int) -> bool:
         """False: its time is over, or so many have ended since that one of them may have taken its place."""

@@ -122,7 +122,11 @@ class LocalCaller:
 
 
 class Client:
-    """A program that is no member, over the network: it speaks to whoever listens at one endpoint.
+    """A program that is no member, over the network: it speaks to whoever listens at one endpoint, for a while.
+
+    Args:
+        endpoints: where it may find somebody; when it has not been answered it tries another one, and asks there for
+            something else, since what it has asked for before may have been taken.
 
     Attributes:
         place: of its own; nobody listens there.
@@ -133,7 +137,7 @@ class Client:
     def __init__(
         self,
         name: str,
-        endpoint: str,
+        endpoints: list[str],
         workload: Workload,
         network: Network,
         rng: Random,
@@ -143,7 +147,8 @@ class Client:
     ) -> None:
         self.place = name
         self.life = Life(NodeId(rng.randbytes(16)), rng.randint(1, 1 << 40), 0)
-        self._endpoint = endpoint
+        self._endpoints = endpoints
+        self._endpoint = rng.choice(endpoints)
         self._workload = workload
         self._network = network
         self._rng = rng
@@ -260,7 +265,15 @@ class Client:
                 del self._open[message.ref]
             self._seen["client gave up"] += 1
             if self._rng.random() < 0.3:
-                self._come()  # whoever it knew may be gone
+                self._move()
+
+    def _move(self) -> None:
+        """Whoever it knew may be gone."""
+        if len(self._endpoints) > 1:
+            self._endpoint = self._rng.choice(self._endpoints)
+            self._open.clear()
+            self._ids = IdSource(self._rng.getrandbits(64))
+        self._come()
 
     def _break(self) -> None:
         """The connection is lost, and at times the client with it."""

@@ -9,6 +9,7 @@ is known.
 from __future__ import annotations
 
 from collections import Counter
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Protocol
@@ -21,6 +22,7 @@ from ..core.entries import (
     Died,
     Done,
     Due,
+    Entry,
     Lent,
     Put,
     Revived,
@@ -28,7 +30,8 @@ from ..core.entries import (
 )
 from ..core.jobs import Slice
 from ..core.messages import ClusterStatus, Counted, FindJob, Leave, Left, Listed, ListJobs, Refused, Stats
-from ..core.steps import Record
+from ..core.records import Record
+from ..core.streams import Stream
 from ..core.values import JobId, State, part_id
 from ..errors import Bug
 from .ledger import Ledger
@@ -74,23 +77,47 @@ class Invariants:
 
 
 class Copy:
-    """A copy of each slice, made of its entries alone, holds the same jobs and schedules."""
+    """A copy of each slice, made of its entries alone, holds the same jobs and schedules.
+
+    Where a stream begins with a slice that something is in already, since it was another's before, its copy begins with
+    a snapshot of it, as a follower's does.
+    """
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
-        self._originals = {stream.slice.name: stream.slice for stream in engine.streams}
-        self._copies = {name: Slice(name, kept.home, kept.epoch, limits) for name, kept in self._originals.items()}
+        self._engine = engine
+        self._limits = limits
+        self._copies: dict[Stream, Slice] = {}
+        self._entries: list[tuple[Stream, Entry]] = []  # since the last step
+        for stream in engine.streams:
+            self.begin(stream)
+
+    def begin(self, stream: Stream) -> None:
+        """From now on there is this stream."""
+        copy = self._copies[stream] = Slice(stream.name, stream.slice.home, 0, self._limits)
+        for chunk in stream.slice.export():
+            copy.epoch = max(copy.epoch, chunk.epoch)
+            copy.take_in(deepcopy(chunk))
+        copy.last = stream.slice.last
+
+    def hear(self, stream: Stream, entry: Entry) -> None:
+        """It is the next of that stream."""
+        self._entries.append((stream, entry))
 
     def after(self, step: Step) -> None:
-        for name, entry in step.entries:
-            self._copies[name].apply(entry)
-        for name, kept in self._originals.items():
-            copy = self._copies[name]
+        if not self._entries:
+            return
+        for stream, entry in self._entries:
+            self._copies[stream].apply(entry)
+        for stream in dict.fromkeys(stream for stream, _ in self._entries):
+            copy = self._copies[stream]
             copy.endings.clear()
-            if step.entries:
-                self._compare(name, kept, copy)
+            self._compare(stream.name, stream.slice, copy)
+        self._entries.clear()
+        mine = list(self._engine.streams)
+        self._copies = {stream: copy for stream, copy in self._copies.items() if stream in mine}
 
     def _compare(self, name: str, kept: Slice, copy: Slice) -> None:
-        for what in ("ready", "delayed", "plans", "rounds", "parts", "keyed", "bytes"):
+        for what in ("ready", "delayed", "plans", "rounds", "parts", "keyed", "bytes", "last"):
             if getattr(kept, what) != getattr(copy, what):
                 raise BrokenPromise(f"{what} of slice {name} and of its copy differ")
         for ones, copies in ((kept.records, copy.records), (kept.dead, copy.dead)):

@@ -17,6 +17,8 @@ from .workload import Kind
 
 Later = Callable[[int, Callable[[], None]], None]
 """Microseconds from now, and what is to be done then."""
+Watch = Callable[[Run, Finished | None], None]
+"""A run, and its end; None: it begins."""
 
 
 class Executor:
@@ -26,6 +28,7 @@ class Executor:
         wake: asks for a turn, in which what there is to report is taken.
         slots: how many jobs run at once.
         window: how many more are held in advance.
+        watch: sees each run when it really begins, and again with its end.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Executor:
         wake: Callable[[], None],
         slots: int,
         window: int,
+        watch: Watch,
     ) -> None:
         self.slots = slots
         self.window = window
@@ -43,6 +47,7 @@ class Executor:
         self._kinds = kinds
         self._later = later
         self._wake = wake
+        self.watch = watch
         self._queued: deque[Run] = deque()
         self._running: dict[JobId, Run] = {}
         self._stopping: set[JobId] = set()
@@ -110,6 +115,7 @@ class Executor:
             raise BrokenPromise("P2: two runs of one job at once", run.job)
         self._running[run.job] = run
         self._started.append(run.job)
+        self.watch(run, None)
         takes_ms, finished = self._kinds[run.header.task].course(run, self._rng)
         self._later(takes_ms * 1000 + self._rng.randint(0, 999), lambda: self._end(run, finished))
         self._wake()
@@ -119,6 +125,7 @@ class Executor:
             return  # it was stopped before
         del self._running[run.job]
         self._stopping.discard(run.job)
+        self.watch(run, finished)
         self._report(finished)
         self._fill()
 

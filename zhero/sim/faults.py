@@ -185,7 +185,7 @@ class Faults:
 
     def _block(self, node: Node) -> None:
         rng = self._rng
-        if rng.random() < 0.05:
+        if rng.random() < 0.05 and not self._stage.scene.calm:
             node.block(STUCK_AFTER_MS + rng.randint(1_000, 20_000))
             self._stage.hurry(75_000)
         else:

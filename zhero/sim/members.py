@@ -6,7 +6,7 @@ After every step:
 - whoever beats, and is heard, is not given up by those who hear it; nobody is taken for refused or replaced who lives;
 - nobody is suspected or given up for silence without a reason: its process, or the way between the two, was in trouble;
 - what a node says of a life never goes back: its count does not fall, and dead or left is final;
-- questions to all arrive once and in order, or one of the two lives is over, seen by the answers.
+- what is numbered is said once, and a question to another member has one answer.
 
 `disagreement` is what has to vanish once nothing is wrong any more.
 """
@@ -75,8 +75,6 @@ class _Stream:
     """The numbered messages from one life to another: all of them, in order."""
 
     messages: list[Message] = field(default_factory=list[Message])
-    asks: list[int] = field(default_factory=list[int])
-    answered_count: int = 0
 
 
 class Members:
@@ -92,6 +90,7 @@ class Members:
         self._doubled: dict[NodeId, None] = {}  # ids that two processes have had at once
         self._views: dict[Node, _View] = {}
         self._streams: dict[tuple[Life, Life], _Stream] = {}
+        self._asks: dict[tuple[NodeId, NodeId], dict[int, None]] = {}  # questions without an answer, so far
 
     def register(self, node: Node) -> None:
         """A process begins."""
@@ -137,7 +136,7 @@ class Members:
         frame: Frame = step.given
         if frame.to is not None and frame.to.node != node.life.node:
             self._seen["stale frame"] += 1
-        if frame.to != node.life or frame.sender not in view.known or node.leaving.left:
+        if frame.to != node.life or frame.sender not in view.known or node.notes.left:
             return
         suspected = [
             told
@@ -275,20 +274,16 @@ class Members:
         for message in frame.numbered[len(known) :]:
             stream.messages.append(message)
             if isinstance(message, Ask):
-                stream.asks.append(message.ref)
+                self._asks.setdefault((frame.sender.node, to.node), {})[message.ref] = None
             elif isinstance(message, Answered) and not message.more:
                 self._on_answered(frame.sender, to, message)
 
     def _on_answered(self, sender: Life, to: Life, message: Answered) -> None:
-        """The n-th answer belongs to the n-th question."""
-        asked = self._streams.get((to, sender), _Stream())
-        number = asked.answered_count
-        if number >= len(asked.asks) or asked.asks[number] != message.ref:
-            raise BrokenPromise(
-                f"answer {number + 1} is to question {message.ref}, asked were {asked.asks[: number + 1][-3:]}",
-                text(sender),
-            )
-        asked.answered_count += 1
+        """It belongs to a question, and is the only answer to it; either may have another life by then."""
+        asked = self._asks.get((to.node, sender.node), {})
+        if message.ref not in asked:
+            raise BrokenPromise(f"question {message.ref} was not asked, or has been answered", text(sender))
+        del asked[message.ref]
 
 
 _COUNTED: tuple[tuple[type[object], str], ...] = (
@@ -305,24 +300,32 @@ _COUNTED: tuple[tuple[type[object], str], ...] = (
 def disagreement(nodes: Iterable[Node]) -> str:
     """What living nodes do not agree on; empty: they agree."""
     living = list(nodes)
+    owners = [node for node in living if node.engine.streams.delayed is not None]
+    if len(owners) != 1:
+        return f"there are {len(owners)} owners: {', '.join(node.place for node in owners)}"
     truth = {node.life: node.place for node in living}
     numbers: dict[Life, int] = {}
+    tasks: dict[Life, list[str]] = {}
     for node in living:
         if not node.engine.joined:
             return f"{node.place} has not joined"
-        if node.ledger.doubtful:
+        if node.notes.doubtful:
             return f"{node.place} still doubts whether it is counted"
         believed = {status.member.life: status for status in node.engine.members(node.clock.ms())}
         for life, place in truth.items():
             if life not in believed:
                 return f"{node.place} does not know {place} {text(life)}"
         for life, status in believed.items():
+            if status.owner is not (life == owners[0].life):
+                return f"{node.place} is wrong about {status.member.name}: owner={status.owner}"
             if life not in truth:
                 return f"{node.place} believes in {status.member.name} {text(life)}, which is over"
             if status.standing is not Standing.ALIVE:
                 return f"{node.place} believes that {truth[life]} {text(life)} is {status.standing.value}"
             if status.lagging:
                 return f"{node.place} believes that {truth[life]} {text(life)} is late"
+            if tasks.setdefault(life, status.tasks) != status.tasks:
+                return f"{node.place} does not know what {truth[life]} {text(life)} can run, or another does not"
             if status.joined < 1 or numbers.setdefault(life, status.joined) != status.joined:
                 return f"{truth[life]} {text(life)} joined as {status.joined} for {node.place}, else {numbers[life]}"
     return ""

@@ -20,13 +20,16 @@ from ..core.engine import Engine
 from ..core.entries import Entry
 from ..core.facts import IdentityTaken
 from ..core.messages import Answer, Call, Enqueue, Frame, GiveUp, Leave, Left, Request
-from ..core.values import Life, Member, NodeId, TaskSpec
+from ..core.streams import Stream
+from ..core.values import Finished, Life, Member, NodeId, Run, TaskSpec
+from .alarm import Alarm
 from .checkers import Checker, Copy, Fairness, Invariants, Leaving, Questions
 from .clock import Clock
 from .executor import Executor
 from .heart import Heart
 from .ledger import Ledger
 from .network import Network
+from .notes import Notes
 from .plans import Plans
 from .scene import Scene
 from .sockets import Sockets
@@ -45,10 +48,18 @@ _NETWORK_INPUTS = ("receive", "hear", "peer_lost", "probed", "seeds")
 
 
 class Witness(Protocol):
-    """Sees the steps of all nodes."""
+    """Sees what all nodes do."""
 
     def after(self, node: Node, step: Step) -> None:
         """Judge a step of that node."""
+        ...
+
+    def ran(self, node: Node, run: Run, report: Finished | None) -> None:
+        """Its executor begins a run, or ends it with that report."""
+        ...
+
+    def ended(self, node: Node) -> None:
+        """The process is over."""
         ...
 
 
@@ -84,6 +95,7 @@ class Node:
         seeds: Sequence[str],
         *,
         node_id: NodeId,
+        workers: int,
         advertised: bool = False,
     ) -> None:
         rng, options = world.rng, world.options
@@ -92,9 +104,11 @@ class Node:
         self.profile = PROFILES[world.scene.profile]
         self.on_reply: Callable[[int, Answer], None] = _nobody_asked
         self.is_over = False
+        self.was_killed = False
         self.said_count = 0  # frames besides beats
         self.ended_us = 0
         self.began_us = world.now_us
+        self.given_up: set[int] = set()  # calls whose caller waits no more
         self.troubled_us = world.now_us
         self._world = world
         endpoint, beats = f"tcp://{place}:7040", f"tcp://{place}:7041"
@@ -102,21 +116,20 @@ class Node:
         member = Member(life, place, endpoint, 4711, "0", beats, advertised)
         own_rng = Random(rng.getrandbits(64))
         self.engine = Engine(member, options.limits, clock.ms(), own_rng, profile=self.profile, seeds=seeds)
+        self.joined_us = world.now_us if self.engine.joined else -1
         by_name = {kind.spec.name: kind for kind in kinds}
-        self.executor = Executor(rng, by_name, world.later, self._wake, options.workers, options.window)
+        self.executor = Executor(rng, by_name, world.later, self._wake, workers, options.window, self._ran)
+        self.notes = Notes(world.seen)
         self.ledger = Ledger(self.engine, options.limits, world.seen, self.profile.answer_ms)
         self.leaving = Leaving(self.ledger, world.seen)
         self.plans = Plans(self.engine, self.ledger, world.seen)
         self._invariants = Invariants(self.engine)
-        self.checkers: list[Checker] = [
-            self._invariants,
-            Copy(self.engine, options.limits),
-            self.ledger,
-            self.plans,
-            Fairness(self.ledger),
-            self.leaving,
-            Questions(self.ledger, self.plans),
-        ]
+        self._copy = Copy(self.engine, options.limits)
+        self.checkers: list[Checker] = [self.notes, self._invariants, self._copy]
+        self._is_alone = world.scene.nodes == 1
+        if self._is_alone:  # the model of one node; more nodes are judged from outside, by the witness
+            questions = Questions(self.ledger, self.plans)
+            self.checkers += [self.ledger, self.plans, Fairness(self.ledger), self.leaving, questions]
         self._sockets = Sockets(world.network, self, endpoint, beats)
         beat_us = self.profile.beat_ms * 1_000_000_000 // (1_000_000 + clock.drift_ppm)
         self._heart = Heart(self, rng, world.later, beat_us, world.seen)
@@ -127,26 +140,32 @@ class Node:
         self._capacity = -1
         self._turn_is_due = False
         self._turned_us = world.now_us
-        self._alarm_ms: int | None = None
-        self._alarm_number = 0
+        self._alarm = Alarm(world, clock, self._do, self._tick)
         self._paused_until_us = -1
         self._blocked_until_us = -1
         self._deferred: list[Callable[[], None]] = []
         self._deferred_beats_count = 0
         for stream in self.engine.streams:
-            stream.tap = self._tap(stream.slice.name)
+            self._tap(stream)
+        self.engine.streams.on_new = self._begin
 
-    def _tap(self, name: str) -> Callable[[int, Entry], None]:
-        last = 0
+    def _begin(self, stream: Stream) -> None:
+        """It is home of this one from now on."""
+        self._copy.begin(stream)
+        self._tap(stream)
+
+    def _tap(self, stream: Stream) -> None:
+        last = stream.last
 
         def hear(number: int, entry: Entry) -> None:
             nonlocal last
             if self._step is None or number != last + 1:
-                raise BrokenPromise(f"entry {number} of slice {name} after {last}, in step {self._step}")
+                raise BrokenPromise(f"entry {number} of slice {stream.name} after {last}, in step {self._step}")
             last = number
-            self._step.entries.append((name, entry))
+            self._step.entries.append((stream.name, entry))
+            self._copy.hear(stream, entry)
 
-        return hear
+        stream.tap = hear
 
     @property
     def life(self) -> Life:
@@ -175,6 +194,7 @@ class Node:
 
         def act(now_ms: int) -> list[Effect]:
             self.engine.give_up(ref)
+            self.given_up.add(ref)
             return []
 
         self._do(lambda: self._input("give_up", ref, act))
@@ -237,10 +257,11 @@ class Node:
     def end(self, *, killed: bool) -> None:
         """It is over."""
         if not self.is_over:
-            self.is_over = True
+            self.is_over, self.was_killed = True, killed
             self.ended_us = self._world.now_us
             self._deferred.clear()
             self._sockets.close(killed=killed)
+            self._world.witness.ended(self)
 
     @property
     def is_stopped(self) -> bool:
@@ -260,7 +281,12 @@ class Node:
     @property
     def is_troubled(self) -> bool:
         """Whether others have reason to miss it now."""
-        return self.is_over or self.is_stopped or self._is_stuck
+        return self.is_over or self.stands_still
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether it is stopped, or blocked for so long that it counts as dead."""
+        return self.is_stopped or self._is_stuck
 
     @property
     def _is_stuck(self) -> bool:
@@ -333,39 +359,14 @@ class Node:
             self._input("capacity", capacity, lambda now_ms: self.engine.capacity(capacity, now_ms))
 
     def _tick(self) -> None:
-        self._input("tick", None, self.engine.tick)
-        deadline_ms = self.engine.deadline_ms()
-        if deadline_ms is not None and deadline_ms <= self.clock.ms() and not self.is_over:
-            raise BrokenPromise(f"a tick leaves a deadline in the past: {deadline_ms}")
-
-    def _arm(self) -> None:
-        """Have a tick near the deadline: most often at it, now and then a little early, late or twice."""
-        deadline_ms = self.engine.deadline_ms()
-        if deadline_ms == self._alarm_ms:
-            return
-        self._alarm_ms = deadline_ms
-        self._alarm_number += 1
-        if deadline_ms is None:
-            return
-        world, number = self._world, self._alarm_number
-        at_us = self.clock.true_us(deadline_ms)
-        chance = world.rng.random()
-        if chance < 0.03:
-            world.seen["tick early"] += 1
-            at_us -= world.rng.randint(1, 5_000)
-        elif chance < 0.15:
-            world.seen["tick late"] += 1
-            at_us += world.rng.randint(1, 20_000)
-        world.later(max(0, at_us - world.now_us), lambda: self._do(lambda: self._ring(number)))
-
-    def _ring(self, number: int) -> None:
-        if number != self._alarm_number:
-            return
-        self._alarm_ms = None
-        self._tick()
-        if self._world.rng.random() < 0.03:
-            self._world.seen["tick twice"] += 1
-            self._tick()
+        """Let time pass; what it brings to this node may be overdue itself, so once more if need be, and no more."""
+        deadline_ms: int | None = None
+        for _ in range(2):
+            self._input("tick", None, self.engine.tick)
+            deadline_ms = self.engine.deadline_ms()
+            if deadline_ms is None or deadline_ms > self.clock.ms() or self.is_over:
+                return
+        raise BrokenPromise(f"a tick leaves a deadline in the past: {deadline_ms}")
 
     # --- one input ------------------------------------------------------------------------------------------------
 
@@ -397,9 +398,13 @@ class Node:
         self._step = None
         step.joins = self.engine.joined and not joined
         step.joined = self.engine.joined
+        if step.joins:
+            self.joined_us = world.now_us
         self._turned_us = world.now_us
-        if not joined:
+        if not joined and self._is_alone:
             self._hold(step)
+        if not self._is_alone:
+            step.done_count = self._effects_left
         self._judge(step)
         for effect in step.effects:
             if self._effects_left is not None:
@@ -410,7 +415,7 @@ class Node:
             if self.is_over:
                 return
             self._carry_out(effect)
-        self._arm()
+        self._alarm.set(self.engine.deadline_ms())
 
     def _calls_of(self, frame: Frame) -> list[tuple[Asker, Call | GiveUp]]:
         """What a client asks for."""
@@ -445,6 +450,10 @@ class Node:
             if self._others_count % _LOOKS_EVERY == 0:
                 self._invariants.after(step)
         self._world.witness.after(self, step)
+
+    def _ran(self, run: Run, report: Finished | None) -> None:
+        if not self.is_over:
+            self._world.witness.ran(self, run, report)
 
     def _carry_out(self, effect: Effect) -> None:
         world, sockets = self._world, self._sockets

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..core.values import NodeId
+from ..core.values import NodeId, TaskSpec
 from .callers import LocalCaller
 from .clock import Clock
 from .node import Node
@@ -16,6 +16,7 @@ class Place:
 
     Attributes:
         host: machine; places of one host freeze together.
+        specs, workers: tasks and slots of a process here, at its start.
         seeds: endpoints that a process is told of at its start.
         node: the process of now; None: nobody has lived here yet. It may be over.
         local: code in that process.
@@ -26,6 +27,8 @@ class Place:
     name: str
     host: int
     clock: Clock
+    specs: list[TaskSpec]
+    workers: int
     advertised: bool = False
     seeds: list[str] = field(default_factory=list[str])
     node: Node | None = None

@@ -241,7 +241,8 @@ class Plans:
 
     def _compare(self, step: Step) -> None:
         """Every schedule is the one that it has to be, and none is overdue once time has been let pass."""
-        plans = self._engine.streams.delayed.slice.plans
+        delayed = self._engine.streams.delayed
+        plans = delayed.slice.plans if delayed is not None else {}
         if plans.keys() != self._plans.keys():
             raise BrokenPromise(f"P4: schedules of {list(plans)}, there have to be those of {list(self._plans)}")
         for plan in self._plans.values():

@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from .sometimes import RARELY, SOMETIMES
 from .story import BrokenPromise
-from .world import RARELY, SOMETIMES, World
+from .world import World
 
 ENOUGH_SEEDS = 60
 """From so many seeds on, all of `SOMETIMES` has to have happened."""

@@ -34,6 +34,10 @@ from ..lines import line
 _LIST_MAX_COUNT = 6
 _BYTES_MAX = 12
 _STORY_MAX_COUNT = 30
+_STORY_FIRST_COUNT = 10
+"""Of a longer story the first lines are told too: who asked for the job, and of whom."""
+_LINE_MAX_CHARS = 300
+_AROUND_CHARS = (60, 160)
 _OF_MEMBERS = (
     *(PeerJoined, PeerSuspected, PeerRefuted, PeerDied, PeerLeft, PeerLagging, PeerMisbehaved),
     IdentityTaken,
@@ -53,6 +57,7 @@ class Step:
         given: what it was given.
         calls: the calls in it, with who asked, in their order; what was enqueued before the node had joined comes then.
         joins, joined: whether the node became a member in it; whether it is one now.
+        done_count: so many of the effects are carried out, since the process ends then; None: all are.
         entries: what was decided, each with the name of its slice.
     """
 
@@ -67,12 +72,13 @@ class Step:
     effects: list[Effect] = field(default_factory=list[Effect])
     joins: bool = False
     joined: bool = True
+    done_count: int | None = None
 
     def answers(self) -> dict[Asker, list[Answer]]:
         """Who was answered, and what; the parts of a long list are put together."""
         found: dict[Asker, list[Answer]] = {}
         parts: dict[Asker, list[Any]] = {}
-        for effect in self.effects:
+        for effect in self.effects[: self.done_count]:
             if isinstance(effect, Reply):
                 found.setdefault(effect.ref, []).append(effect.answer)
             elif isinstance(effect, Send):
@@ -204,17 +210,27 @@ class BrokenPromise(Exception):
         """Add the story: of each step that mentions a subject, its first line and those that do; and the last step."""
         for step in steps:
             told = list(zip(step.lines(), step.lines(sys.maxsize), strict=True))
-            about = [short for short, whole in told if self._mentions(whole)]
+            about = [self._excerpt(short, whole) for short, whole in told if self._mentions(whole)]
             if about:
                 first = told[0][0]
-                self.story += about if about[0] == first else [first, *about]
-        del self.story[:-_STORY_MAX_COUNT]
+                self.story += about if self._mentions(told[0][1]) else [first, *about]
+        if len(self.story) > _STORY_FIRST_COUNT + _STORY_MAX_COUNT:
+            left_out = len(self.story) - _STORY_FIRST_COUNT - _STORY_MAX_COUNT
+            self.story[_STORY_FIRST_COUNT:-_STORY_MAX_COUNT] = [f"{'':>11} ... {left_out} lines left out"]
         if steps:
             last = list(steps[-1].lines())[:_STORY_MAX_COUNT]
             self.story += [told for told in last if told not in self.story]
 
     def _mentions(self, told: str) -> bool:
         return any(subject in told for subject in self.subjects)
+
+    def _excerpt(self, short: str, whole: str) -> str:
+        """The short form of a line, or, where that leaves all subjects out, the long one around the first of them."""
+        if self._mentions(short[:_LINE_MAX_CHARS]):
+            return short[:_LINE_MAX_CHARS]
+        at = min(found for subject in self.subjects if (found := whole.find(subject)) >= 0)
+        before, behind = _AROUND_CHARS
+        return f"{short[:before]} ... {whole[max(before, at - before) : at + behind]} ..."
 
     def __str__(self) -> str:
         return "\n".join([self.what, *self.story])

@@ -110,6 +110,8 @@ KINDS = (
     Kind(TaskSpec("tell_all", scope="all"), run_ms=(1, 300), ends=_TROUBLE, retries=2),
     Kind(TaskSpec("tell_all_once", scope="all", result_ttl_ms=0), run_ms=(1, 100)),
     Kind(TaskSpec("rare", result_ttl_ms=60_000), run_ms=(0, 50)),
+    Kind(TaskSpec("casual", backups=0), run_ms=(0, 50)),
+    Kind(TaskSpec("once", once=True), run_ms=(0, 500)),
 )
 """Tasks that run when somebody enqueues them."""
 
@@ -159,7 +161,12 @@ class Options:
 
     @classmethod
     def draw(cls, rng: Random) -> Options:
-        limits = Limits(payload_max_bytes=4096, batch_max_count=400, answer_max_bytes=rng.choice((2048, 262144)))
+        limits = Limits(
+            payload_max_bytes=4096,
+            batch_max_count=400,
+            answer_max_bytes=rng.choice((2048, 262144)),
+            backups=rng.choice((0, 1, 1, 1, 1, 2)),
+        )
         if rng.random() < 0.4:
             limits = replace(
                 limits,
@@ -178,7 +185,7 @@ class Options:
             window=rng.choice((0, 0, 1, 4)),
             clients=rng.randint(1, 3),
             reload_every_ms=rng.choice((0, 4_000, 10_000)),
-            all_return=rng.random() < 0.7,
+            all_return=rng.random() < 0.5,
             leaves=rng.random() < 0.3,
             limits=limits,
         )
@@ -193,10 +200,17 @@ class Workload:
 
     Args:
         kinds: the tasks there are; None: all that run when enqueued, and this share of the periodic ones.
+        alone: there is only one node; where there are more, all of them have the same definition of a task.
     """
 
     def __init__(
-        self, rng: Random, limits: Limits, kinds: Sequence[Kind] | None = None, periodic: float = 0.85
+        self,
+        rng: Random,
+        limits: Limits,
+        kinds: Sequence[Kind] | None = None,
+        periodic: float = 0.85,
+        *,
+        alone: bool = True,
     ) -> None:
         self._rng = rng
         self._limits = limits
@@ -204,7 +218,8 @@ class Workload:
         self._floods_left = _FLOODS_MAX_COUNT
         self._jobs: deque[JobId] = deque(maxlen=60)  # jobs that somebody has enqueued or seen
         self._dead: deque[JobId] = deque(maxlen=10)
-        self._sent: deque[Enqueue] = deque(maxlen=30)
+        self._sent: dict[IdSource, deque[Enqueue]] = {}  # of each caller: only whom it has told may it tell again
+        self._alone = alone
         self.kinds = [*KINDS, *_some_of(PERIODIC, periodic, rng)] if kinds is None else [*kinds]
         self._called = [kind for kind in self.kinds if not kind.spec.frequency_ms]
         self._periodic = [kind.spec.name for kind in self.kinds if kind.spec.frequency_ms]
@@ -239,7 +254,7 @@ class Workload:
         (way,) = self._rng.choices(self._ways, self._shares)
         call = way(ids)
         if isinstance(call, Enqueue):
-            self._sent.append(call)
+            self._sent.setdefault(ids, deque(maxlen=30)).append(call)
         return call
 
     def note(self, call: Call, answer: Answer) -> None:
@@ -249,11 +264,6 @@ class Workload:
         elif isinstance(answer, Listed):
             for info in answer.jobs[:5]:
                 (self._dead if info.state is State.DEAD else self._jobs).append(info.job)
-
-    @property
-    def called(self) -> list[TaskSpec]:
-        """The tasks that only run when enqueued."""
-        return [kind.spec for kind in self._called]
 
     def last_wish(self, ids: IdSource) -> Call:
         """An enqueue like any other, for a node that is to refuse it."""
@@ -267,7 +277,7 @@ class Workload:
             spec = kind.spec
             if rng.random() < 0.12:
                 continue
-            if spec.frequency_ms and rng.random() < 0.3:
+            if self._alone and spec.frequency_ms and rng.random() < 0.3:
                 period_ms = rng.choice((0, spec.frequency_ms // 2, spec.frequency_ms * 3))
                 spec = replace(spec, frequency_ms=period_ms, fixed_rate=rng.random() < 0.5)
             specs.append(spec)
@@ -328,7 +338,8 @@ class Workload:
         return self._enqueue([keyed_id(task, f"order-{self._rng.randint(1, 4)}")], delay_ms, task, keyed=True)
 
     def _again(self, ids: IdSource) -> Call:
-        return self._rng.choice(self._sent) if self._sent else self._one(ids)
+        sent = self._sent.get(ids)
+        return self._rng.choice(sent) if sent else self._one(ids)
 
     def _twins(self, ids: IdSource) -> Call:
         twin = ids.take()

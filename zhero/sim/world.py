@@ -17,68 +17,33 @@ from functools import partial
 from heapq import heappop, heappush
 from random import Random
 
-from ..config import PROFILES, SOLO_AFTER_MS
-from ..core.messages import AskStatus, ClusterStatus, Leave
-from ..core.values import NodeId
+from ..config import PROFILES
+from ..core.values import Finished, NodeId, Run, TaskSpec
 from .callers import Client, LocalCaller
 from .clock import Clock
 from .faults import Faults
-from .members import Members, disagreement
+from .members import Members
 from .network import Network
 from .node import Node, Witness
+from .outside import Outside
 from .place import Place
 from .scene import MANY_COUNT, Scene
-from .story import BrokenPromise, Step, text
+from .settling import Settling
+from .story import BrokenPromise, Step
 from .wires import Ways
-from .workload import Kind, Options, Workload
+from .workload import KINDS, Kind, Options, Workload
 
 CLUSTER = "sim"
 JOBS_MIN_COUNT = 120
 """So many jobs a world sees before its load ends."""
 LOAD_MAX_US = 90_000_000
-LOAD_SHARED_US = 21_000_000
-"""Where there are many nodes, so much happens per second that it need not last longer."""
-QUIET_MAX_US = 120_000_000
-JOB_MAX_US = 20_000_000
-"""How long after the load all has to be over, and how much longer for each job that is left."""
+LOAD_SHARED_US = (8_000_000, 20_000_000, 2_000_000)
+"""Where there are several nodes, more happens per second the more there are: so long at least, so long at most, and by
+so much less for each of them.
+"""
 HOLD_UP_MAX_US = 300_000_000
-IDLE_US = 10_000_000
-"""How long a world with nothing to do is watched."""
-IDLE_MAX_PER_S = 1.0
-"""Frames besides beats that a node says per second when nothing happens, and the seeds and dead ones it tries."""
-_BUSY_PLACES_COUNT = 2
 _CLOCK_OFF_MS = 3_600_000
 _LOOK_US = 100_000
-
-SOMETIMES = (
-    *("retry", "snooze", "dead", "revived", "discarded", "late verdict ignored", "dead letter made room"),
-    *("cancel: waiting", "cancel: delayed", "cancel: lent", "cancel: spread", "cancel answered late", "cannot stop"),
-    *("batch", "flood", "same id twice", "spread", "round", "round overdue by periods", "round overran its period"),
-    *("round skipped by a person", "round skipped by a busy member", "round awaited", "period changed"),
-    *("task gone", "job of a task gone"),
-    *("task stopped", "task stopped while it ran", "task stopped by an error", "task started"),
-    *("refused: unknown_task", "refused: queue_full", "refused: too_large", "refused: params_invalid"),
-    *("refused: already_queued", "refused: leaving", "too many waiters", "result forgotten", "left", "caller gave up"),
-    *("client repeats", "client gave up", "client vanished", "connection lost", "garbage", "garbage refused"),
-    *("senseless message", "several messages in a frame", "frame said twice", "frame lost", "welcome"),
-    *("pause", "tick early", "tick twice", "tick late", "no slots", "enqueue before joining"),
-    *("crash", "crash between two effects", "restart at the same endpoint", "leave", "join of a new node"),
-    *("loop blocked", "beat of a late loop", "lagging", "lagging no more", "whole host frozen"),
-    *("cut", "one-way cut", "split", "bridge", "flap", "swizzle", "connections lost", "false hint"),
-    *("stale frame", "said again over the next connection", "numbered said again", "beat dropped"),
-    *("beat of a stranger", "knock", "views compared", "probe refused", "probe accepted", "probe without an answer"),
-    *("asked for another", "second opinion", "end of a connection never seen", "end of a connection seen late"),
-    *("joined", "suspected", "refuted", "died: refused", "died: silent", "died: told", "died: replaced"),
-    *("reborn", "farewell heard", "doubtful after a pause", "confirmed", "question to all", "answer of all"),
-    *("answer that names who is silent", "agreed after faults"),
-)
-"""What has to have happened in one seed of many; what never does is a hole in the workload."""
-
-RARELY = (
-    *("pause of minutes", "loop blocked too long", "heart silent", "two processes with one id", "identity taken"),
-    *("50 nodes", "idle", "beat above the bound"),
-)
-"""The same, in one of very many."""
 
 
 class World:
@@ -111,15 +76,20 @@ class World:
         self._events_made = 0
         self.ways = Ways(rng, scene.weather, lambda: self.now_us, self.later)
         self.network = Network(self.ways, CLUSTER, self.seen)
-        self.workload = Workload(rng, options.limits, kinds, periodic=0.85 if scene.nodes == 1 else 0.5)
+        alone = scene.nodes == 1
+        if scene.idle and not alone:
+            kinds = kinds or KINDS  # no rounds either: nothing is to happen
+        self.workload = Workload(rng, options.limits, kinds, periodic=0.85 if alone else 0.4, alone=alone)
         self.members = Members(scene, self.network, self.seen)
-        self.witness: Witness = self.members
+        self.outside: Outside | None = None
+        if not alone:
+            self.outside = Outside(self.workload.kinds, options.limits, scene, self.network, self.seen)
+        self.witness: Witness = _Witnesses(self.members, self.outside)
         self.places = self._draw_places()
         self.faults = Faults(self)
-        self._loaded = loaded
+        self.loaded = loaded
         self._busy = loaded and not scene.idle
-        self._busy_count = min(scene.nodes, _BUSY_PLACES_COUNT)
-        self._pace_ms = options.pace_ms * (1 if scene.nodes == 1 else 2 * self._busy_count)
+        self._pace_ms = options.pace_ms * (1 if alone else 2 * scene.nodes)
         self.clients = self._draw_clients()
         self._load_ends_us = 0
 
@@ -132,7 +102,8 @@ class World:
             off_ms = rng.randint(-_CLOCK_OFF_MS, _CLOCK_OFF_MS) if scene.nodes > 1 else 0
             clock = Clock(lambda: self.now_us, self.begun_ms + off_ms, rng.randint(-scene.drift_ppm, scene.drift_ppm))
             advertised = rng.random() < scene.advertised
-            places.append(Place(name, rng.randrange(scene.hosts), clock, advertised))
+            specs, workers = self._draw_abilities(first=not places)
+            places.append(Place(name, rng.randrange(scene.hosts), clock, specs, workers, advertised))
             if advertised:
                 self.network.advertised[places[-1].endpoint] = None
             if rng.random() < 0.2:
@@ -151,21 +122,31 @@ class World:
                 place.seeds = [*dict.fromkeys([*known[:1], *some])]
         return places
 
+    def _draw_abilities(self, *, first: bool) -> tuple[list[TaskSpec], int]:
+        """The tasks of one place, and its slots: most have all tasks, some lack a few, some run nothing at all."""
+        rng, specs = self.rng, [kind.spec for kind in self.workload.kinds]
+        if self.scene.nodes == 1 or first:
+            return specs, self.options.workers
+        if rng.random() < 0.3:
+            specs = [spec for spec in specs if rng.random() < 0.8]
+        return specs, 0 if rng.random() < 0.1 else self.options.workers
+
     def _draw_clients(self) -> list[Client]:
         if not self._busy:
             return []
+        endpoints = [place.endpoint for place in self.places[: self.scene.nodes]]
         return [
             Client(
                 f"client-{number}",
-                self.places[number % self._busy_count].endpoint,
+                endpoints,
                 self.workload,
                 self.network,
                 self.rng,
                 self.later,
-                self._pace_ms,
+                self._pace_ms // min(2, self.scene.nodes),
                 self.seen,
             )
-            for number in range(max(self.options.clients, self._busy_count))
+            for number in range(max(self.options.clients, min(2, self.scene.nodes)))
         ]
 
     # --- who is here ----------------------------------------------------------------------------------------------
@@ -196,6 +177,8 @@ class World:
     @property
     def jobs_count(self) -> int:
         """How many jobs there ever were."""
+        if self.outside is not None:
+            return self.outside.jobs_count()
         return sum(len(node.ledger.books.jobs) for node in self.nodes)
 
     def start_at(self, place: Place) -> Node:
@@ -211,15 +194,17 @@ class World:
             self.workload.kinds,
             place.seeds,
             node_id=node_id,
+            workers=place.workers,
             advertised=place.advertised,
         )
         place.node = node
         self.members.register(node)
+        if self.outside is not None:
+            self.outside.register(node)
         place.local = local = LocalCaller(node, self.workload, rng, self.later, self._pace_ms, self.seen)
         node.on_reply = local.on_reply
-        is_busy = self.places.index(place) < self._busy_count
-        node.start([kind.spec for kind in self.workload.kinds] if is_busy else self.workload.called)
-        if self._busy and self.now_us < self._load_ends_us and is_busy:
+        node.start(place.specs)
+        if self._busy and self.now_us < self._load_ends_us:
             local.start()
         return node
 
@@ -273,7 +258,7 @@ class World:
         self.seen[f"{MANY_COUNT} nodes"] += scene.nodes == MANY_COUNT
         for place in self.places[: scene.nodes]:
             wait_ms = rng.randint(0, 50) if scene.together else rng.randint(0, 6_000)
-            if place is self.places[0] and (scene.nodes == 1 or not self._loaded):
+            if place is self.places[0] and (scene.nodes == 1 or not self.loaded):
                 self.start_at(place)
             else:
                 self.later(wait_ms * 1000, partial(self._begin, place))
@@ -296,17 +281,18 @@ class World:
     def _live(self) -> None:
         self._load_ends_us = self.options.load_ms * 1000
         if self.scene.nodes > 1:
-            self._load_ends_us = min(self._load_ends_us, LOAD_SHARED_US)
+            least_us, most_us, less_us = LOAD_SHARED_US
+            self._load_ends_us = min(self._load_ends_us, max(least_us, most_us - less_us * self.scene.nodes))
         self.start()
         if self._busy:
             for client in self.clients:
                 client.start()
             self._every(self.options.reload_every_ms, self._reload)
             self._every(5_000, self._resize)
-        if self._loaded:
+        if self.loaded:
             self.faults.start()
             for place in self.places[self.scene.nodes : self.scene.nodes + self.scene.later]:
-                self.later(self.rng.randint(5_000_000, 20_000_000), partial(self._join, place))
+                self.later(self.rng.randint(3_000_000, 15_000_000), partial(self._join, place))
         self.run_until(self._load_ends_us)
         while self._busy and self.jobs_count < JOBS_MIN_COUNT and self.now_us < LOAD_MAX_US:
             self._load_ends_us += 1_000_000
@@ -329,7 +315,7 @@ class World:
         self.run_until(self.now_us + HOLD_UP_MAX_US, self._is_nobody_held_up)
 
     def _is_nobody_held_up(self) -> bool:
-        return not any(node.is_held_up or node.ledger.leaving for node in self.living)
+        return not any(node.is_held_up or node.notes.leaving for node in self.living)
 
     def settle(self) -> None:
         """The load is over, and nothing breaks any more: nodes have to agree, and what was accepted has to end.
@@ -337,86 +323,7 @@ class World:
         Raises:
             BrokenPromise: they do not, or it does not.
         """
-        self.faults.heal()
-        for node in self.living:
-            node.executor.resize(self.options.workers)
-            if self.options.all_return and len(node.ledger.specs) > 0:
-                node.define([kind.spec for kind in self.workload.kinds])
-        self._agree()
-        if self._loaded and self.scene.idle and self.scene.nodes > 1:
-            self._be_idle()
-        if self.options.leaves and self._loaded and self.living:
-            place = self.rng.choice([place for place in self.places if place.living is not None])
-            assert place.local is not None
-            place.local.ask(Leave(self.rng.choice((0, 500, 10_000))))
-            place.local.ask(self.workload.last_wish(place.local.ids()))
-        ends_ms = {node: node.clock.ms() for node in self.living}
-        most_us = QUIET_MAX_US + JOB_MAX_US * sum(len(node.ledger.books.live) for node in ends_ms)
-        self.run_until(self.now_us + most_us, lambda: all(_is_done(node, at_ms) for node, at_ms in ends_ms.items()))
-        for node, at_ms in ends_ms.items():
-            ledger = node.ledger
-            if ledger.leaving and not node.leaving.left and not node.is_over:
-                raise BrokenPromise("it was told to leave, and never does")
-            for job in [] if ledger.leaving or node.is_over else ledger.unfinished(at_ms):
-                raise BrokenPromise("P1: the load is over, and the job never ends", job.job, job.task)
-            self.seen["job of a task gone"] += any(job.task not in ledger.specs for job in ledger.books.live.values())
-
-    # --- agreement ------------------------------------------------------------------------------------------------
-
-    def heal_bound_us(self) -> int:
-        """So long after all is healed everybody may still be wrong about somebody."""
-        profile = self.profile
-        silence_ms = 8 * (profile.silence_ms + 2 * profile.ping_ms)
-        suspicion_ms = 2 * profile.suspicion_ms * profile.suspicion_max
-        return 1000 * (SOLO_AFTER_MS + silence_ms + suspicion_ms + 2 * profile.retry_ms + 10_000)
-
-    def _agree(self) -> None:
-        """All is healed: views become one, and a question to all is answered by all."""
-        began_us, why = self.now_us, ""
-
-        def agreed() -> bool:
-            nonlocal why
-            why = disagreement(self.living)
-            return not why
-
-        self.run_until(began_us + self.heal_bound_us(), agreed)
-        if not agreed():
-            raise BrokenPromise(f"{(self.now_us - began_us) / 1e6:.1f} s after all was healed {why}")
-        self.seen["agreed after faults"] += bool(self.scene.faults)
-        answers_us = self.now_us + 1000 * (8 * self.profile.resend_ms + 2 * self.profile.answer_ms)
-        while why := self._ask_all():
-            if self.now_us >= answers_us:
-                raise BrokenPromise(why)
-            self.seen["question repeated after faults"] += 1
-
-    def _ask_all(self) -> str:
-        """Each asks all; a link that has just been healed may need some time.
-
-        Returns:
-            Who is not answered by whom; empty: all are by all.
-        """
-        asked = [(place.local, place.local.ask(AskStatus())) for place in self.places if place.living and place.local]
-        self.run_until(
-            self.now_us + self.profile.answer_ms * 1100, lambda: all(ref in local.answers for local, ref in asked)
-        )
-        for local, ref in asked:
-            answer = local.answers.get(ref)
-            if not isinstance(answer, ClusterStatus):
-                return f"a question to all is answered by {text(answer)}"
-            if answer.silent or len(answer.members) != len(asked):
-                return f"{len(asked)} live, {len(answer.members)} are listed, and {answer.silent} do not answer"
-        return ""
-
-    def _be_idle(self) -> None:
-        """Nobody does anything: nodes have little to say."""
-        self.seen["idle"] += 1
-        before = {node: node.said_count for node in self.living}
-        self.run_until(self.now_us + IDLE_US)
-        for node, count in before.items():
-            tried_per_s = 2 * (8 + len(self.places)) / (self.profile.retry_ms / 1000)
-            said_per_s = (node.said_count - count) / (IDLE_US / 1_000_000)
-            if said_per_s > IDLE_MAX_PER_S + tried_per_s:
-                raise BrokenPromise(f"{node.place} says {said_per_s:.1f} frames a second, and nothing happens")
+        Settling(self).run()
 
     # --- load -----------------------------------------------------------------------------------------------------
 
@@ -430,22 +337,27 @@ class World:
             act()
             self._every(mean_ms, act)
 
-    def _some_node(self) -> Node | None:
-        return self.rng.choice(self.living) if self.living else None
+    def _some_place(self) -> Place | None:
+        places = [place for place in self.places if place.living is not None]
+        return self.rng.choice(places) if places else None
 
     def _reload(self) -> None:
-        node = self._some_node()
+        """Somebody has worked on the tasks of one node, or of all."""
+        place = self._some_place()
         specs = self.workload.reload()
         self.seen["task gone"] += len(specs) < len(self.workload.kinds)
-        if node is not None:
-            node.define(specs)
+        if self.rng.random() < 0.3:
+            for node in self.living:
+                node.define(specs)
+        elif place is not None and place.living is not None:
+            place.living.define(specs)
 
     def _resize(self) -> None:
         """A job awaits another, and its slot is another's meanwhile; or no slot is left for a while."""
-        node = self._some_node()
-        if node is None:
+        place = self._some_place()
+        if place is None or place.living is None or not place.workers:
             return
-        workers, executor = self.options.workers, node.executor
+        workers, executor = place.workers, place.living.executor
         slots = self.rng.choice((workers, workers, workers + 1, 0))
         executor.resize(slots)
         if not slots:
@@ -453,7 +365,22 @@ class World:
             self.later(self.rng.randint(1_000, 2_000_000), lambda: executor.resize(workers))
 
 
-def _is_done(node: Node, at_ms: int) -> bool:
-    """Whether nothing is left of what it had accepted by then."""
-    ledger = node.ledger
-    return node.is_over or node.leaving.left or (not ledger.leaving and not ledger.unfinished(at_ms))
+class _Witnesses:
+    """All who judge the steps of a world."""
+
+    def __init__(self, members: Members, outside: Outside | None) -> None:
+        self._members = members
+        self._outside = outside
+
+    def after(self, node: Node, step: Step) -> None:
+        self._members.after(node, step)
+        if self._outside is not None:
+            self._outside.after(node, step)
+
+    def ran(self, node: Node, run: Run, report: Finished | None) -> None:
+        if self._outside is not None:
+            self._outside.ran(node, run, report)
+
+    def ended(self, node: Node) -> None:
+        if self._outside is not None:
+            self._outside.ended(node)
