@@ -1,9 +1,8 @@
-"""The demo as people start it, and on a node where things go wrong."""
+"""The demo as people start it: three nodes, two of them killed; and every way in which it may end."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import pty
 import re
@@ -13,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,16 +21,18 @@ import pytest
 import zhero
 from zhero.demo import __main__ as program
 from zhero.demo.analysis import analyse_all, list_sources, standard_library
-from zhero.demo.run import Order, run_on_one_node
-from zhero.demo.screen import PlainScreen
-from zhero.demo.tasks import show_progress
-from zhero.demo.verdict import Verdict, judge, read_runs
+from zhero.demo.nodes import Nodes
+from zhero.demo.record import Record
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="child processes are POSIX only")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="child processes are POSIX only"),
+    pytest.mark.timeout(240),
+]
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 PROJECT = Path(__file__).parents[2]
-LAST_LINE = r"demo: jobs=(\d+) done=(\d+) lost=(\d+) repeated=(\d+) nodes=(\d+) killed=(\d+) equal=(yes|no)"
+LAST_LINE = r"lost=(\d+) equal=(yes|no) nodes=(\d+) killed=(\d+)"
+COUNTS = r"jobs=(\d+) done=(\d+) repeated=(\d+) running=(\d+) untold=(\d+)"
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -58,13 +59,13 @@ class Demo:
     def has_said(self, start: str) -> bool:
         return any(line.startswith(start) for line in self.said)
 
-    def children(self) -> set[int]:
+    def below(self) -> set[int]:
+        """The processes that it started, and those that these started."""
         found: set[int] = set()
-        for listed in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
-            try:
-                found.update(map(int, listed.read_text().split()))
-            except OSError:  # that thread has just ended
-                pass
+        new = {self.process.pid}
+        while new:
+            new = {child for pid in new for child in children_of(pid)} - found
+            found |= new
         return found
 
     def end(self) -> tuple[int, list[str], str]:
@@ -108,27 +109,64 @@ def demo(folder: Path, *argv: str) -> Generator[Demo]:
         running.close()
 
 
+def children_of(pid: int) -> set[int]:
+    found: set[int] = set()
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found.update(map(int, listed.read_text().split()))
+        except OSError:  # that thread has just ended
+            pass
+    return found
+
+
 def is_gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
+    """Whether it has ended; one that nobody has waited for has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc").exists(), reason="looks for children in /proc")
 
 
 # --- from its start to its end ------------------------------------------------------------------------------------
 
 
-def test_a_small_run_ends_well_and_leaves_only_the_report(tmp_path: Path) -> None:
+def test_a_small_run_loses_nothing_though_two_nodes_are_killed(tmp_path: Path) -> None:
     report = tmp_path / "report.md"
-    with demo(tmp_path / "tmp", "--limit", "40", "--report", str(report)) as running:
+    with demo(tmp_path / "tmp", "--limit", "60", "--report", str(report)) as running:
         code, lines, errors = running.end()
-    assert (code, errors) == (0, "")
-    assert re.fullmatch(LAST_LINE, lines[-1])
-    assert lines[-1] == "demo: jobs=40 done=40 lost=0 repeated=0 nodes=1 killed=0 equal=yes"
+    assert (code, errors) == (0, ""), lines
+    assert lines[-1] == "lost=0 equal=yes nodes=3 killed=2"
+    jobs, done, repeated, ran, untold = map(int, re.fullmatch(COUNTS, lines[-2]).groups())  # type: ignore[union-attr]
+    assert (jobs, done) == (61, 61)
+    assert repeated <= ran + untold
     assert all(line.isprintable() for line in lines)
-    assert any(line.startswith("by jobs: ") for line in lines)
-    assert "| files | 40 |" in report.read_text()
+    assert "| files | 60 |" in report.read_text()
     assert list((tmp_path / "tmp").iterdir()) == []
+    assert_story(lines)
 
 
-def test_on_a_terminal_there_is_a_live_bar(tmp_path: Path) -> None:
+def assert_story(lines: Sequence[str]) -> None:
+    """It is told in this order: the one that enqueues is killed, then, when all is well again, the owner."""
+    story = (
+        r"· web-1, web-2, web-3 are a cluster; web-\d owns the delayed queue",
+        r"· web-1 has enqueued 40 jobs, and they are accepted",
+        r"! web-1 is killed, after \d+ files",
+        r"· web-4 is started",
+        r"· whole again after .* s: 3 members, nothing degraded, (?P<owner>web-[234]) owns",
+        r"· (?P=owner) has enqueued 20 jobs, and they are accepted",
+        r"· a delayed job is accepted, due in 4 s",
+        r"! (?P=owner) is killed, after \d+ files",
+        r"· web-5 is started",
+        r"· whole again after .* s: 3 members, nothing degraded, web-[2345] owns",
+    )
+    told = "\n".join(line for line in lines if line.startswith(("·", "!")))
+    assert re.fullmatch("\n".join(story), told), told
+
+
+def test_on_a_terminal_the_cluster_is_shown_live(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     try:
         process = subprocess.Popen(
@@ -157,32 +195,52 @@ def test_on_a_terminal_there_is_a_live_bar(tmp_path: Path) -> None:
         process.wait()
         os.close(ours)
     text = shown.decode()
-    assert "analysed by jobs" in text
-    assert "20/20" in text
-    assert "\x1b[?25l" in text  # the cursor is hidden while the bar is there
+    assert re.search(r"web-1 .*killed", text)
+    assert re.search(r"web-\d .*owner", text)
+    assert "20/20 files" in text
+    assert "\x1b[?25l" in text  # the cursor is hidden while the cluster is shown
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
-    assert text.rstrip().endswith("demo: jobs=20 done=20 lost=0 repeated=0 nodes=1 killed=0 equal=yes")
+    assert text.rstrip().endswith("lost=0 equal=yes nodes=3 killed=2")
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for children in /proc")
-def test_an_interrupt_while_jobs_run_ends_it_at_once_and_whole(tmp_path: Path) -> None:
+# --- other ends ---------------------------------------------------------------------------------------------------
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "demo: interrupted\n"), (signal.SIGTERM, 143, "demo: terminated\n")],
+    ids=["ctrl-c", "sigterm"],
+)
+def test_told_to_end_it_ends_all_children_and_takes_its_files_away(
+    tmp_path: Path, number: signal.Signals, code: int, said: str
+) -> None:
     with demo(tmp_path / "tmp") as running:
-        until(lambda: running.has_said("progress:") or running.process.poll() is not None, "no progress was printed")
-        children = running.children()
-        assert children
-        running.process.send_signal(signal.SIGINT)
-        code, lines, errors = running.end()
-        assert (code, errors) == (130, "demo: interrupted\n")
+        until(lambda: running.has_said("· web-1 has enqueued") or running.process.poll() is not None, "no work")
+        below = running.below()
+        assert len(below) >= 3
+        running.process.send_signal(number)
+        ended, lines, errors = running.end()
+        assert (ended, errors) == (code, said), lines
         assert not any(re.fullmatch(LAST_LINE, line) for line in lines)
         assert not any("Traceback" in line for line in lines)
-        # It did not go on until all was done.
-        assert any(re.match(r"! node demo stopped with \d+ jobs that will not run", line) for line in lines)
-        until(lambda: all(map(is_gone, children)), "a child is left")
+        until(lambda: all(map(is_gone, below)), "a child is left")
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@needs_proc
+def test_when_it_is_killed_its_nodes_end_by_themselves(tmp_path: Path) -> None:
+    with demo(tmp_path / "tmp") as running:
+        until(lambda: running.has_said("· web-1 has enqueued") or running.process.poll() is not None, "no work")
+        below = running.below()
+        assert len(below) >= 3
+        running.process.kill()
+        running.process.wait()
+        until(lambda: all(map(is_gone, below)), "a child is left")
+
+
 def test_an_interrupt_of_the_plain_loop_ends_it_too(tmp_path: Path) -> None:
-    with demo(tmp_path / "tmp", "--limit", "400") as running:
+    with demo(tmp_path / "tmp", "--limit", "200") as running:
         until(lambda: running.has_said("analysed in a plain loop") or running.process.poll() is not None, "no loop")
         running.process.send_signal(signal.SIGINT)
         code, _, errors = running.end()
@@ -191,7 +249,7 @@ def test_an_interrupt_of_the_plain_loop_ends_it_too(tmp_path: Path) -> None:
 
 
 def test_wrong_usage_is_said_before_anything_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for argv in (["--limit", "0"], ["--limit", "1801"], ["--report", str(tmp_path / "none" / "report.md")]):
+    for argv in (["--limit", "2"], ["--limit", "1801"], ["--report", str(tmp_path / "none" / "report.md")]):
         with pytest.raises(SystemExit) as stop:
             program.main(argv)
         assert stop.value.code == 2
@@ -207,73 +265,75 @@ def test_a_demo_whose_loop_finds_something_else_fails(
         return counts
 
     monkeypatch.setattr(program, "analyse_all", finds_one_line_more)
-    assert program.main(["--limit", "5"]) == 1
+    assert program.main(["--limit", "12"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "demo: jobs=5 done=5 lost=0 repeated=0 nodes=1 killed=0 equal=no"
-    assert lines[-2].startswith("! 1 files have other figures than in the plain loop: ")
+    assert lines[-1] == "lost=0 equal=no nodes=3 killed=2"
+    assert lines[-3].startswith("! 1 files have other figures than in the plain loop: ")
 
 
-def test_a_job_that_fails_beside_the_analysis_is_one_line_and_a_failure(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert program.main(["--limit", "3", "--report", str(tmp_path)]) == 1
-    told = capsys.readouterr()
-    assert told.err.startswith("demo: JobFailed: write_report failed: IsADirectoryError")
-    assert told.err.count("\n") == 1
-    assert not re.search(LAST_LINE, told.out)
+# --- nodes, from outside ------------------------------------------------------------------------------------------
 
 
-# --- what the counts count ----------------------------------------------------------------------------------------
-
-
-def verdict_of(paths: list[str], record: Path, report: Path) -> Verdict:
-    """Run these on a node, and judge."""
+def test_a_node_is_a_process_that_is_asked_through_a_client(tmp_path: Path) -> None:
     root = standard_library()
-    taken = asyncio.run(run_on_one_node(Order(root, paths, record, report), PlainScreen()))
-    by_loop = analyse_all(root, paths, lambda: None)
-    return judge(
-        taken.accepted, taken.results, read_runs(record), by_loop, taken.inline, nodes=len(taken.places), killed=0
+    paths = list_sources(root, 3)
+    record = Record(tmp_path / "record")
+
+    async def scenario() -> None:
+        said: list[str] = []
+        cluster = f"test-demo-{os.getpid()}"
+        async with asyncio.timeout(PATIENCE_S), Nodes(tmp_path, tmp_path / "record", cluster, 2, said.append) as nodes:
+            node = await nodes.start("web-1")
+            endpoint = await node.endpoint
+            jobs = await node.enqueue(root, paths)
+            assert sorted(jobs.values()) == paths
+            async with zhero.Client(cluster, endpoint, runtime_dir=nodes.runtime_dir) as client:
+                results = {path: await client.result(job, PATIENCE_S) for job, path in jobs.items()}
+            assert results == analyse_all(root, paths, lambda: None)
+            kill = await nodes.kill("web-1")
+            assert (kill.node, nodes.living) == ("web-1", {})
+        assert (said, nodes.troubles) == ([], [])
+
+    asyncio.run(scenario())
+    assert sorted((it.kind, it.node, it.what) for it in record.read() if it.what in paths) == sorted(
+        (kind, "web-1", path) for kind in ("began", "ended") for path in paths
     )
 
 
-def test_a_file_that_is_given_to_two_jobs_is_counted_as_repeated(tmp_path: Path) -> None:
-    a, b = list_sources(standard_library(), 2)
-    verdict = verdict_of([a, b, a], tmp_path / "runs", tmp_path / "report.md")
-    assert verdict.line == "demo: jobs=3 done=3 lost=0 repeated=1 nodes=1 killed=0 equal=yes"
-
-
-def test_jobs_that_end_without_a_result_are_counted_as_lost(tmp_path: Path) -> None:
-    """No run can be put on record in a folder that is not there, so each job fails."""
-    paths = list_sources(standard_library(), 3)
-    verdict = verdict_of(paths, tmp_path / "none" / "runs", tmp_path / "report.md")
-    assert verdict.line == "demo: jobs=3 done=0 lost=3 repeated=0 nodes=1 killed=0 equal=no"
-    assert not verdict.is_good
-
-
-def test_progress_is_a_periodic_task() -> None:
-    said: list[str] = []
-
+def test_a_node_that_ends_by_itself_is_a_trouble_and_holds_up_nobody(tmp_path: Path) -> None:
     async def scenario() -> None:
-        twice = asyncio.Event()
-
-        class Listener(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                said.append(record.getMessage())
-                if len(said) == 2:
-                    twice.set()
-
-        logger, listener = logging.getLogger("zhero"), Listener()
-        async with zhero.Node([show_progress]) as node:
-            level_before = logger.level
-            logger.setLevel(logging.INFO)
-            logger.addHandler(listener)
-            try:
-                await asyncio.wait_for(twice.wait(), PATIENCE_S)
-            finally:
-                logger.removeHandler(listener)
-                logger.setLevel(level_before)
-            assert await node.stop_task(show_progress.name)
+        said: list[str] = []
+        cluster = f"test-demo-{os.getpid()}"
+        async with asyncio.timeout(PATIENCE_S), Nodes(tmp_path, tmp_path / "record", cluster, 2, said.append) as nodes:
+            node = await nodes.start("web-1")
+            await node.endpoint
+            os.kill(node.process.pid, signal.SIGKILL)
+            with pytest.raises(ChildProcessError, match="node web-1 has ended by itself, with exit code -9"):
+                await node.enqueue(standard_library(), ["ast.py"])
+            assert nodes.living == {}
+            assert nodes.troubles == ["node web-1 has ended by itself, with exit code -9"]
+            assert said == ["! node web-1 has ended by itself, with exit code -9"]
 
     asyncio.run(scenario())
-    pattern = r"progress: 0 of 0 files, queues: global \d+, local \d+, delayed \d+, processing \d+"
-    assert [bool(re.fullmatch(pattern, line)) for line in said] == [True, True]
+
+
+def test_a_node_whose_stdin_ends_ends_too(tmp_path: Path) -> None:
+    arguments = ("web-1", f"test-demo-{os.getpid()}", str(tmp_path / "runtime"), "1")
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zhero.demo.node", *arguments],
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert b'"ready"' in process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()

@@ -1,9 +1,8 @@
-"""The parts of the demo: what is counted in a file, what is merged, and a verdict that can say no."""
+"""The parts of the demo: what is counted in a file, what is merged, a picture, and a verdict that can say no."""
 
 from __future__ import annotations
 
-import io
-import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from zhero.demo import analysis, report, screen
+from zhero.demo import analysis, record, report, screen
 from zhero.demo.analysis import Counts, analyse_all, analyse_file, analyse_source, list_sources, merge
-from zhero.demo.tasks import analyse, write_report
-from zhero.demo.verdict import Run, Verdict, judge, read_runs, record_run
+from zhero.demo.picture import Picture
+from zhero.demo.record import BEGAN, ENDED, RANG, ROUND, Entry, Record, Run, note, runs_of
+from zhero.demo.tasks import analyse
+from zhero.demo.verdict import Kill, Verdict, judge, rang_on, rounds, shares
+from zhero.views import ClusterView, MemberView
 
 # --- one file -----------------------------------------------------------------------------------------------------
 
@@ -197,38 +199,85 @@ A, B = analyse_source(b"def a(): pass\n"), analyse_source(b"b = 1 if c else 2\n"
 BOTH = {"a.py": A, "b.py": B}
 
 
+def ran(node: str, path: str, began_s: float, ended_s: float | None = None) -> list[Entry]:
+    """What is on record of a run."""
+    began = [Entry(BEGAN, node, began_s, path)]
+    return began if ended_s is None else [*began, Entry(ENDED, node, ended_s, path)]
+
+
 def judged(**other: Any) -> Verdict:
     """The verdict on two files where all went well but what is said."""
     facts: dict[str, Any] = {
         "accepted": ["a.py", "b.py"],
         "results": BOTH,
-        "runs": [Run(1, "b.py"), Run(2, "a.py")],
+        "rang": True,
+        "entries": [*ran("web-1", "b.py", 1.0, 1.5), *ran("web-2", "a.py", 1.0, 2.0)],
         "by_loop": BOTH,
-        "inline": ("a.py", A),
-        "nodes": 1,
-        "killed": 0,
+        "kills": [],
+        "nodes": 3,
         **other,
     }
     return judge(**facts)
 
 
 def test_all_went_well() -> None:
-    verdict = judged()
+    verdict = judged(kills=[Kill("web-1", 3.0), Kill("web-2", 4.0)])
     assert verdict.is_good
-    assert verdict.line == "demo: jobs=2 done=2 lost=0 repeated=0 nodes=1 killed=0 equal=yes"
+    assert verdict.counts == "jobs=3 done=3 repeated=0 running=0 untold=0"
+    assert verdict.line == "lost=0 equal=yes nodes=3 killed=2"
 
 
 def test_a_job_without_a_result_is_lost_and_makes_the_figures_unequal() -> None:
     verdict = judged(results={"b.py": B})
     assert not verdict.is_good
-    assert verdict.line == "demo: jobs=2 done=1 lost=1 repeated=0 nodes=1 killed=0 equal=no"
+    assert verdict.counts == "jobs=3 done=2 repeated=0 running=0 untold=0"
+    assert verdict.line == "lost=1 equal=no nodes=3 killed=0"
     assert verdict.problems[0] == "1 jobs were accepted and gave no result: a.py"
 
 
-def test_a_job_that_ran_again_is_repeated_and_no_fault() -> None:
-    verdict = judged(runs=[Run(1, "a.py"), Run(1, "b.py"), Run(2, "a.py"), Run(3, "a.py")], nodes=3, killed=2)
+def test_a_delayed_job_that_never_ran_is_lost() -> None:
+    verdict = judged(rang=False)
+    assert verdict.line == "lost=1 equal=yes nodes=3 killed=0"
+    assert verdict.problems == ("1 jobs were accepted and gave no result: the delayed job",)
+
+
+def test_what_a_killed_node_was_running_may_run_again() -> None:
+    entries = [*ran("web-1", "a.py", 1.0), *ran("web-1", "b.py", 1.0, 1.9), *ran("web-2", "a.py", 2.5, 2.6)]
+    verdict = judged(entries=entries, kills=[Kill("web-1", 2.0)])
     assert verdict.is_good
-    assert verdict.line == "demo: jobs=2 done=2 lost=0 repeated=2 nodes=3 killed=2 equal=yes"
+    assert verdict.counts == "jobs=3 done=3 repeated=1 running=1 untold=0"
+    (cut,) = verdict.interrupted
+    assert cut.elsewhere_s == 0.5
+    assert cut.sentence == "web-1 was killed with 1 jobs running and 0 ended but not told: first elsewhere after 0.50 s"
+
+
+def test_what_a_killed_node_had_ended_may_run_again_if_nobody_knew() -> None:
+    entries = [*ran("web-1", "a.py", 1.0, 1.9), *ran("web-1", "b.py", 1.0, 1.8), *ran("web-2", "a.py", 2.5, 2.6)]
+    verdict = judged(entries=entries, kills=[Kill("web-1", 2.0)])
+    assert verdict.is_good
+    assert verdict.counts == "jobs=3 done=3 repeated=1 running=0 untold=1"
+
+
+def test_a_kill_that_interrupts_nothing_is_said_so() -> None:
+    (cut,) = judged(kills=[Kill("web-1", 3.0)]).interrupted
+    assert cut.sentence == "web-1 was killed with 0 jobs running and 0 ended but not told: none began elsewhere"
+
+
+@pytest.mark.parametrize("killed", [[], ["web-3"], ["web-1"]])
+def test_more_runs_than_kills_explain_are_a_fault(killed: list[str]) -> None:
+    entries = [*ran("web-1", "b.py", 1.0, 1.5)]
+    for at_s in (1.0, 2.0, 3.0):
+        entries += ran("web-1" if at_s == 1.0 else "web-2", "a.py", at_s, at_s + 0.5)
+    verdict = judged(entries=entries, kills=[Kill(node, 2.0) for node in killed])
+    assert not verdict.is_good
+    assert verdict.problems == ("1 files were analysed again though no node was killed that ran them: a.py",)
+    assert verdict.line == f"lost=0 equal=yes nodes=3 killed={len(killed)}"
+
+
+def test_what_else_went_wrong_is_a_fault() -> None:
+    verdict = judged(troubles=["web-2 has ended by itself"])
+    assert not verdict.is_good
+    assert verdict.problems == ("web-2 has ended by itself",)
 
 
 def other(field: str) -> Counts:
@@ -242,7 +291,7 @@ def other(field: str) -> Counts:
 def test_figures_that_differ_in_anything_are_unequal(field: str) -> None:
     verdict = judged(results={"a.py": other(field), "b.py": B})
     assert (verdict.equal, verdict.lost, verdict.is_good) == (False, 0, False)
-    assert verdict.line.endswith("equal=no")
+    assert verdict.line == "lost=0 equal=no nodes=3 killed=0"
 
 
 def test_results_of_the_wrong_files_are_unequal_though_their_sum_is_right() -> None:
@@ -251,20 +300,15 @@ def test_results_of_the_wrong_files_are_unequal_though_their_sum_is_right() -> N
     assert not verdict.equal
 
 
-def test_an_inline_run_that_differs_is_unequal() -> None:
-    assert not judged(inline=("a.py", B)).equal
-    assert not judged(inline=("c.py", A)).equal
-
-
 def test_a_result_without_a_run_on_record_is_not_believed() -> None:
-    verdict = judged(runs=[Run(1, "a.py")])
+    verdict = judged(entries=ran("web-1", "a.py", 1.0, 2.0))
     assert not verdict.is_good
     assert verdict.problems == ("1 results came of which no run is on record: b.py",)
 
 
 def test_a_run_that_nobody_asked_for_is_a_fault() -> None:
-    verdict = judged(runs=[Run(1, "a.py"), Run(1, "b.py"), Run(1, "c.py")])
-    assert verdict.problems == ("1 files were analysed for which there was no job: c.py",)
+    runs = [it for path in ("a.py", "b.py", "c.py") for it in ran("web-1", path, 1.0, 2.0)]
+    assert judged(entries=runs).problems == ("1 files were analysed for which there was no job: c.py",)
 
 
 def test_a_complaint_names_a_few_files() -> None:
@@ -273,21 +317,39 @@ def test_a_complaint_names_a_few_files() -> None:
     assert lost == "9 jobs were accepted and gave no result: 0.py, 1.py, 2.py, 3.py, 4.py, ..."
 
 
-# --- runs on record -----------------------------------------------------------------------------------------------
+def test_shares_rounds_and_the_delayed_job_are_read_from_the_record() -> None:
+    entries = [
+        *ran("web-1", "a.py", 1.0, 2.0),
+        Entry(ROUND, "web-1", 1.0, "7"),
+        *ran("web-2", "b.py", 1.0),
+        Entry(ROUND, "web-2", 2.0, "8"),
+        *ran("web-2", "c.py", 1.0),
+        Entry(ROUND, "web-3", 4.5, "8"),
+        Entry(RANG, "web-3", 5.0, ""),
+    ]
+    assert list(shares(entries).items()) == [("web-2", 2), ("web-1", 1)]
+    assert rounds(entries) == "3 rounds of the periodic task, 1 of them twice, longest pause 2.5 s"
+    assert rang_on(entries) == ("web-3", 5.0)
+    assert (shares([]), rounds([]), rang_on([])) == ({}, "no round of the periodic task", None)
+
+
+# --- the record ---------------------------------------------------------------------------------------------------
 
 RECORDS_MANY = """
-import sys
-from pathlib import Path
-from zhero.demo.verdict import record_run
+from zhero.demo.record import note
 for number in range(300):
-    record_run(Path(sys.argv[1]), f"{sys.argv[2]}/{number}.py")
+    note("began", str(number))
 """
 
 
 def test_processes_share_a_record(tmp_path: Path) -> None:
-    record = tmp_path / "runs"
+    shared = tmp_path / "record"
     writers = [
-        subprocess.Popen([sys.executable, "-c", RECORDS_MANY, str(record), name], cwd=Path(__file__).parents[2])
+        subprocess.Popen(
+            [sys.executable, "-c", RECORDS_MANY],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, record.RECORD: str(shared), record.NODE: name},
+        )
         for name in "ab"
     ]
     try:
@@ -296,40 +358,66 @@ def test_processes_share_a_record(tmp_path: Path) -> None:
         for it in writers:
             it.kill()
             it.wait()
-    runs = read_runs(record)
-    assert sorted(run.path for run in runs) == sorted(f"{name}/{i}.py" for name in "ab" for i in range(300))
-    assert {run.pid for run in runs} == {it.pid for it in writers}
+    entries = Record(shared).read()
+    assert sorted((it.node, int(it.what)) for it in entries) == [(name, i) for name in "ab" for i in range(300)]
 
 
-def test_no_record_is_no_run_and_a_torn_line_is_none(tmp_path: Path) -> None:
-    record = tmp_path / "runs"
-    assert read_runs(record) == []
-    record_run(record, "ä b.py")
-    with record.open("ab") as file:
-        file.write(b"12")
-    assert [run.path for run in read_runs(record)] == ["ä b.py"]
+def be_in(monkeypatch: pytest.MonkeyPatch, node: str, place: Path) -> None:
+    monkeypatch.setenv(record.RECORD, str(place))
+    monkeypatch.setenv(record.NODE, node)
 
 
-# --- tasks and text -----------------------------------------------------------------------------------------------
+def test_a_reader_takes_in_what_is_new_and_leaves_a_torn_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "record"
+    be_in(monkeypatch, "web-1", place)
+    reader = Record(place)
+    assert reader.read() == []
+    note(BEGAN, "ä b.py")
+    assert [(it.kind, it.node, it.what) for it in reader.read()] == [(BEGAN, "web-1", "ä b.py")]
+    with place.open("ab") as file:
+        file.write(b"ended\tweb-1\t12")
+        file.flush()
+        assert reader.read() == []
+        file.write(b".5\ta.py\n")
+    assert reader.read() == [Entry(ENDED, "web-1", 12.5, "a.py")]
+    assert len(reader.entries) == 2
 
 
-def test_the_task_is_the_function_and_puts_its_run_on_record_when_asked_to(tmp_path: Path) -> None:
+def test_runs_are_paired_from_their_begins_and_ends() -> None:
+    entries = [
+        *ran("web-1", "a.py", 1.0),
+        *ran("web-2", "b.py", 1.5, 2.0),
+        Entry(ROUND, "web-2", 2.5, "1"),
+        *ran("web-2", "a.py", 3.0, 4.0),
+        Entry(ENDED, "web-3", 5.0, "c.py"),
+    ]
+    assert runs_of(entries) == [
+        Run("web-1", "a.py", 1.0, None),
+        Run("web-2", "b.py", 1.5, 2.0),
+        Run("web-2", "a.py", 3.0, 4.0),
+    ]
+
+
+def test_the_task_is_the_function_and_puts_its_run_on_record_only_in_a_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(tmp_path, a="def f(x):\n if x: pass\n")
-    record = tmp_path / "runs"
     expected = analyse_file(tmp_path, "a.py")
     assert analyse.run(root=str(tmp_path), path="a.py") == expected
-    assert not record.exists()
-    assert analyse.run(root=str(tmp_path), path="a.py", record=str(record)) == expected
-    assert [run.path for run in read_runs(record)] == ["a.py"]
+    be_in(monkeypatch, "web-9", tmp_path / "record")
+    assert analyse.run(root=str(tmp_path), path="a.py") == expected
+    (run,) = runs_of(Record(tmp_path / "record").read())
+    assert (run.node, run.path) == ("web-9", "a.py")
+    assert run.ended_s is not None
+    assert run.ended_s >= run.began_s
+
+
+# --- text ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_report_has_the_figures(tmp_path: Path) -> None:
     put(tmp_path, a="def f(x):\n if x: pass\n", c="def (")
-    figures = merge(analyse_all(tmp_path, ["a.py", "c.py"], lambda: None))
-    written = write_report.run(path=str(tmp_path / "report.md"), figures=figures)
-    data = (tmp_path / "report.md").read_bytes()
-    assert written == len(data)
-    text = data.decode()
+    text = report.as_markdown(merge(analyse_all(tmp_path, ["a.py", "c.py"], lambda: None)), "3.x")
     assert "| files | 2 |" in text
     assert "| of these parsed | 1 |" in text
     assert "| 1 | f | a.py:1 |" in text
@@ -341,7 +429,61 @@ def test_a_cell_of_the_report_stays_in_its_column() -> None:
     assert "| a\\|b.py | bad \\| thing |" in report.as_markdown(figures, "3.x")
 
 
-# --- the screen ---------------------------------------------------------------------------------------------------
+# --- the picture and the screen -----------------------------------------------------------------------------------
+
+
+def member(name: str, joined: int, **other: Any) -> MemberView:
+    facts: dict[str, Any] = {"owner": False, "slots": 2, "busy": 1, **other}
+    return MemberView(name, name, "tcp://127.0.0.1:1", 40 + joined, "1", tasks=(), joined=joined, **facts)
+
+
+def picture(**other: Any) -> Picture:
+    view = ClusterView(
+        members=(member("web-3", 3, lagging=True), member("web-2", 2, owner=True), member("web-1", 1)),
+        queues={"global": 5, "local": 1, "delayed": 2, "processing": 3},
+        dead=0,
+        plans=(),
+        missing=(),
+        uptime_ms=1,
+        degraded=4,
+        silent=("web-1",),
+    )
+    facts: dict[str, Any] = {
+        "after_s": 12.34,
+        "view": view,
+        "ended": 7,
+        "total": 10,
+        "shares": {"web-0": 1, "web-2": 5, "web-1": 2},
+        "killed": {"web-0", "web-1"},
+        **other,
+    }
+    return Picture(**facts)
+
+
+def test_a_picture_has_a_row_for_each_member_and_for_those_that_only_the_record_knows() -> None:
+    assert picture().rows() == [
+        ("web-1", "killed (seen alive)", "", "-", "2", "25 %", "41"),
+        ("web-2", "alive", "owner", "1 of 2", "5", "62 %", "42"),
+        ("web-3", "lagging", "", "1 of 2", "0", "0 %", "43"),
+        ("web-0", "killed", "", "-", "1", "12 %", "-"),
+    ]
+    queues = "global 5, local 1, delayed 2, processing 3, degraded 4, no answer from web-1"
+    assert picture().line() == (
+        " 12.3 s  7/10 files | web-1 killed (seen alive), web-2* 5, web-3 lagging, web-0 killed | " + queues
+    )
+
+
+def test_a_picture_of_nothing_says_so() -> None:
+    empty = picture(view=None, shares={}, killed=(), ended=0)
+    assert empty.line() == " 12.3 s  0/10 files | no members | nobody has answered yet"
+
+
+def test_a_plain_screen_shows_a_picture_a_second(capsys: pytest.CaptureFixture[str]) -> None:
+    with screen.PlainScreen().live() as show:
+        for after_s in (0.1, 0.5, 1.0, 1.2, 1.9, 3.0):
+            show(picture(after_s=after_s))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" s ")[0].strip() for line in lines] == ["0.1", "1.2", "3.0"]
 
 
 def test_elsewhere_than_on_a_terminal_there_are_plain_lines_without_control_codes(
@@ -365,27 +507,3 @@ def test_plain_is_plain_on_a_terminal_too(monkeypatch: pytest.MonkeyPatch) -> No
     assert isinstance(screen.choose(plain=False), screen.RichScreen)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert isinstance(screen.choose(plain=False), screen.PlainScreen)
-
-
-def test_the_log_is_shown_while_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    logger = logging.getLogger("demo-of-a-test")
-    with screen.shown_log(logger.name, screen.PlainScreen()):
-        logger.info("one\ntwo")
-        logger.debug("not this")
-    logger.info("nor this")
-    assert capsys.readouterr().out == "one\ntwo\n"
-    assert (logger.handlers, logger.level) == ([], logging.NOTSET)
-
-
-def test_a_log_line_that_nobody_reads_does_not_raise_where_it_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Closed(io.StringIO):
-        def write(self, text: str) -> int:
-            raise BrokenPipeError
-
-    monkeypatch.setattr(sys, "stdout", Closed())
-    shown = screen.PlainScreen()
-    with pytest.raises(BrokenPipeError):
-        shown.line("said by the demo itself")
-    logger = logging.getLogger("demo-of-a-test")
-    with screen.shown_log(logger.name, shown):
-        logger.info("said by a node")

@@ -1,23 +1,28 @@
-"""What people see: on a terminal a live bar and drawn tables, where rich is installed; else plain lines.
+"""What people see: on a terminal the live cluster and drawn tables, where rich is installed; else plain lines.
 
-Lines may come from any thread (log records do). Plain lines have no control codes and are flushed one by one, so that
-a pipe or a log shows them when they are said. What is printed may be text of others (paths, errors): characters that a
-terminal would act on are shown, not sent.
+Plain lines have no control codes and are flushed one by one, so that a pipe or a log shows them when they are said.
+What is printed may be text of others (paths, errors): characters that a terminal would act on are shown, not sent.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import logging
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..cli.output import printable
+from .picture import MEMBERS, Picture
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 Advance = Callable[[], None]
+Show = Callable[[Picture], None]
 
+PLAIN_EVERY_S = 1.0
+"""A plain line shows the cluster so often."""
 CELL_MAX_LENGTH = 90
 """Characters of a cell of a plain table; the rest is left out."""
 
@@ -31,6 +36,10 @@ class Screen(Protocol):
 
     def bar(self, title: str, total: int) -> AbstractContextManager[Advance]:
         """A bar that is there while it is entered; what it gives is called once per step done."""
+        ...
+
+    def live(self) -> AbstractContextManager[Show]:
+        """The cluster as it is, while it is entered; what it gives is called with each new picture."""
         ...
 
     def table(self, title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -50,7 +59,7 @@ def choose(*, plain: bool) -> Screen:
 
 
 class PlainScreen:
-    """Lines of text. It has no bar: the demo's periodic task says how far it is."""
+    """Lines of text. It has no bar."""
 
     def line(self, text: str) -> None:
         print(printable(text), flush=True)
@@ -59,6 +68,18 @@ class PlainScreen:
     def bar(self, title: str, total: int) -> Generator[Advance]:
         self.line(f"{title}: {total} files")
         yield lambda: None
+
+    @contextmanager
+    def live(self) -> Generator[Show]:
+        next_s = 0.0
+
+        def show(picture: Picture) -> None:
+            nonlocal next_s
+            if picture.after_s >= next_s:
+                next_s = picture.after_s + PLAIN_EVERY_S
+                self.line(picture.line())
+
+        yield show
 
     def table(self, title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         cells = [list(headers), *([_short(text) for text in row] for row in rows)]
@@ -91,6 +112,13 @@ class RichScreen:
             shown = progress.add_task(title, total=total)
             yield lambda: progress.advance(shown)
 
+    @contextmanager
+    def live(self) -> Generator[Show]:
+        from rich.live import Live
+
+        with Live(console=self._console, refresh_per_second=8, transient=True) as live:
+            yield lambda picture: live.update(_drawn(picture))
+
     def table(self, title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         from rich.table import Table
         from rich.text import Text
@@ -102,33 +130,23 @@ class RichScreen:
         self._console.print(table)
 
 
-class ScreenHandler(logging.Handler):
-    """Log records as lines of the screen, so that a bar and they do not run into one another."""
+def _drawn(picture: Picture) -> RenderableType:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
 
-    def __init__(self, screen: Screen) -> None:
-        super().__init__()
-        self._screen = screen
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            for text in self.format(record).splitlines():
-                self._screen.line(text)
-        except OSError:  # nobody reads any more: the demo finds out by itself, a node must not over a line of its log
-            pass
-
-
-@contextmanager
-def shown_log(name: str, screen: Screen) -> Generator[None]:
-    """While entered, what is logged under that name from INFO upward is said on the screen."""
-    logger, handler = logging.getLogger(name), ScreenHandler(screen)
-    level_before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level_before)
+    table = Table(*MEMBERS, header_style="bold")
+    for row in picture.rows():
+        style = "red" if row[1].startswith(("killed", "dead")) else "green" if row[2] else ""
+        table.add_row(*(Text(printable(text)) for text in row), style=style)
+    done = Table.grid(padding=(0, 1))
+    done.add_row(
+        ProgressBar(total=picture.total or 1, completed=picture.ended, width=40),
+        f"{picture.ended}/{picture.total} files",
+        f"{picture.after_s:.1f} s",
+    )
+    return Group(table, Text(printable(f"queues: {picture.queues()}")), done)
 
 
 def _short(text: str) -> str:

@@ -1,7 +1,7 @@
-"""The tasks of the demo, one of each kind; what they do is in `analysis`, `verdict` and `report`.
+"""The tasks of the demo, one of each kind; what they do is in `analysis` and `record`.
 
 `analyse` runs in child processes: parsing holds the interpreter's lock, so threads would share one core. It is given
-paths, not sources, as the files are where the node is.
+paths, not sources, as the files are where the nodes are. Results are kept until the demo is over, whoever is killed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from typing import TypedDict
 
 import zhero
 
-from .analysis import Counts, Figures, analyse_file
-from .report import as_markdown
-from .verdict import record_run
+from .analysis import Counts, analyse_file
+from .record import BEGAN, ENDED, RANG, ROUND, note
+
+RESULT_TTL_S = 900.0
+"""Longer than the demo can take."""
+ROUND_EVERY_MS = 1000
 
 
 class Place(TypedDict):
@@ -26,36 +29,34 @@ class Place(TypedDict):
     system: str
 
 
-@zhero.task(description="count what is in one source file", executor="process", announce=False)
-def analyse(root: str, path: str, record: str | None = None) -> Counts:
+@zhero.task(description="count what is in one source file", executor="process", result_ttl=RESULT_TTL_S, announce=False)
+def analyse(root: str, path: str) -> Counts:
     """Analyse one file.
 
     Args:
         root: the folder that `path` is relative to.
-        record: the file that runs are put on record in; None: this run is not to be counted.
     """
-    if record is not None:
-        record_run(Path(record), path)
-    return analyse_file(Path(root), path)
+    note(BEGAN, path)
+    counts = analyse_file(Path(root), path)
+    note(ENDED, path)
+    return counts
 
 
-@zhero.task(description="print how far it is", frequency=1000, priority=10, announce=False)
-async def show_progress(api: zhero.Node) -> None:
-    """Log a line: how many files are done, and what is in the four queues."""
-    counts = (await api.stats()).tasks.get(analyse.name, {})
-    queues = [f"{queue.value} {await api.queue_length(queue)}" for queue in zhero.Queue]
-    done, known = counts.get("succeeded", 0), counts.get("enqueued", 0)
-    api.log(f"progress: {done} of {known} files, queues: {', '.join(queues)}", "cyan")
+@zhero.task(description="be periodic", frequency=ROUND_EVERY_MS, priority=10, announce=False)
+async def make_round() -> None:
+    """Put the number of its round on record: one that is skipped or doubled would be seen there."""
+    note(ROUND, str(zhero.current().number))
 
 
-@zhero.task(description="write the report")
-def write_report(path: str, figures: Figures) -> int:
-    """Write the figures to a file.
+@zhero.task(description="be delayed", priority=10, result_ttl=RESULT_TTL_S, announce=False)
+async def ring(api: zhero.Node) -> str:
+    """Put on record that it was due.
 
     Returns:
-        The length of the report in bytes.
+        The node that it ran on.
     """
-    return Path(path).write_bytes(as_markdown(figures, platform.python_version()).encode())
+    note(RANG)
+    return api.name
 
 
 @zhero.task(description="say where each member is", scope="all", announce=False)
@@ -64,4 +65,4 @@ async def where_am_i() -> Place:
     return {"pid": os.getpid(), "python": platform.python_version(), "system": platform.system()}
 
 
-TASKS = (analyse, show_progress, write_report, where_am_i)
+TASKS = (analyse, make_round, ring, where_am_i)

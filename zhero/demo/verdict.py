@@ -1,57 +1,63 @@
 """What became of the jobs: counted from records, and able to say no.
 
-Four things are laid side by side: what was accepted, what results came, what runs the handlers themselves put on
-record, and what the plain loop found. The record is a file with one line per run, appended in one write at the very
-start of the run, so that a run whose process is killed is on it, and so that any number of processes can share it.
+Four things are laid side by side: what was accepted, what results the cluster gave in the end, what runs are on record,
+and what the plain loop found.
 
-| word     | what                                                                                          |
-|----------|-----------------------------------------------------------------------------------------------|
-| done     | accepted, and a result came                                                                   |
-| lost     | accepted, and no result came, for whatever reason                                             |
-| repeated | runs on record beyond the first of each file; allowed after a death (at least once), so no fault |
-| equal    | the results are those of the plain loop: of each file, none missing, none too many            |
+| word     | what                                                                                              |
+|----------|---------------------------------------------------------------------------------------------------|
+| done     | accepted, and a result came                                                                       |
+| lost     | accepted, and no result came, for whatever reason                                                 |
+| repeated | runs on record beyond the first of each file; a node that is killed may cause those that it was   |
+|          | running, or had ended so lately that nobody else knew (at least once); nothing else may           |
+| equal    | the results are those of the plain loop: of each file, none missing, none too many                |
 """
 
 from __future__ import annotations
 
-import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from itertools import pairwise
 
 from .analysis import Counts
+from .record import BEGAN, RANG, ROUND, Entry, Run, runs_of
 
 NAMED_MAX_COUNT = 5
 """How many files a complaint names."""
+DELAYED = "the delayed job"
+"""How a complaint names it among the files."""
 
 
-class Run(NamedTuple):
-    """One run of a handler: in which process, of which file."""
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """A node that got SIGKILL, at that instant (as in the record)."""
 
-    pid: int
-    path: str
-
-
-def record_run(record: Path, path: str) -> None:
-    """Put a run that begins in this process on record."""
-    line = f"{os.getpid()}\t{path}\n".encode()
-    descriptor = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(descriptor, line)
-    finally:
-        os.close(descriptor)
+    node: str
+    at_s: float
 
 
-def read_runs(record: Path) -> list[Run]:
-    """All runs on record; none, if there was none."""
-    try:
-        text = record.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    lines = (line.partition("\t") for line in text.split("\n")[:-1])
-    return [Run(int(pid), path) for pid, _, path in lines]
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """What a kill interrupted.
+
+    Attributes:
+        running: runs that the node had begun and not ended.
+        untold: runs that it had ended, and that were done again elsewhere: nobody else knew yet.
+        elsewhere_s: from the kill to the moment at which the first of these began on another node; None: none did.
+    """
+
+    node: str
+    running: int
+    untold: int
+    elsewhere_s: float | None
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        after = (
+            "none began elsewhere" if self.elsewhere_s is None else f"first elsewhere after {self.elsewhere_s:.2f} s"
+        )
+        return f"{self.node} was killed with {self.running} jobs running and {self.untold} ended but not told: {after}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,10 @@ class Verdict:
     """How it went.
 
     Attributes:
+        jobs: accepted; with the delayed one.
+        interrupted: by each kill, in order.
+        nodes: members at the end.
+        killed: nodes that got SIGKILL.
         problems: sentences; empty if all is well.
     """
 
@@ -66,6 +76,7 @@ class Verdict:
     done: int
     lost: int
     repeated: int
+    interrupted: tuple[Interrupted, ...]
     nodes: int
     killed: int
     equal: bool
@@ -77,56 +88,106 @@ class Verdict:
         return not self.problems
 
     @property
+    def counts(self) -> str:
+        """For scripts: the line above the last one. `running`, `untold`: by all kills, the bound of `repeated`."""
+        running, untold = sum(it.running for it in self.interrupted), sum(it.untold for it in self.interrupted)
+        return f"jobs={self.jobs} done={self.done} repeated={self.repeated} running={running} untold={untold}"
+
+    @property
     def line(self) -> str:
-        """For scripts."""
-        return (
-            f"demo: jobs={self.jobs} done={self.done} lost={self.lost} repeated={self.repeated} "
-            f"nodes={self.nodes} killed={self.killed} equal={'yes' if self.equal else 'no'}"
-        )
+        """For scripts: the last line."""
+        return f"lost={self.lost} equal={'yes' if self.equal else 'no'} nodes={self.nodes} killed={self.killed}"
+
+
+def interrupted_by(kill: Kill, runs: Sequence[Run]) -> Interrupted:
+    """What that kill interrupted."""
+    here = {run.path: run for run in runs if run.node == kill.node}
+    again = [run for run in runs if run.path in here and run.node != kill.node and run.began_s >= kill.at_s]
+    return Interrupted(
+        node=kill.node,
+        running=sum(run.ended_s is None for run in here.values()),
+        untold=len({run.path for run in again if here[run.path].ended_s is not None}),
+        elsewhere_s=min((run.began_s - kill.at_s for run in again), default=None),
+    )
 
 
 def judge(
     accepted: Sequence[str],
     results: Mapping[str, Counts],
-    runs: Sequence[Run],
+    rang: bool,
+    entries: Sequence[Entry],
     by_loop: Mapping[str, Counts],
-    inline: tuple[str, Counts],
+    kills: Sequence[Kill],
     *,
     nodes: int,
-    killed: int,
+    troubles: Sequence[str] = (),
 ) -> Verdict:
     """Compare what was promised with what came.
 
     Args:
         accepted: the file of each accepted job.
-        results: file -> what its job resulted in.
-        runs: on record.
+        results: file -> what its job resulted in, as the cluster says.
+        rang: whether the cluster gave the result of the delayed job.
+        entries: the record.
         by_loop: file -> what the plain loop found.
-        inline: a file and what the inline run found in it.
+        nodes: members at the end.
+        troubles: what else is known to have gone wrong.
     """
-    lost = [path for path in accepted if path not in results]
-    times = Counter(run.path for run in runs)
+    runs = runs_of(entries)
+    ran_on: defaultdict[str, list[str]] = defaultdict(list)  # file -> nodes, once per run
+    for run in runs:
+        ran_on[run.path].append(run.node)
+    killed = {it.node for it in kills}
+    lost = [path for path in accepted if path not in results] + ([] if rang else [DELAYED])
     different = sorted(path for path in {*results, *by_loop} if results.get(path) != by_loop.get(path))
-    different_inline = [inline[0]] if by_loop.get(inline[0]) != inline[1] else []
-    # Without this, a record that was never written would pass for one that shows no repetition.
-    unrecorded = [path for path in accepted if path in results and path not in times]
     complaints = (
         ("jobs were accepted and gave no result", lost),
         ("files have other figures than in the plain loop", different),
-        ("inline runs have other figures than the plain loop", different_inline),
-        ("results came of which no run is on record", unrecorded),
-        ("files were analysed for which there was no job", sorted({*times} - {*accepted})),
+        # Without this, a record that was never written would pass for one that shows no repetition.
+        ("results came of which no run is on record", [path for path in results if path not in ran_on]),
+        ("files were analysed for which there was no job", sorted({*ran_on} - {*accepted})),
+        ("files were analysed again though no node was killed that ran them", _unexplained(ran_on, killed)),
     )
     return Verdict(
-        jobs=len(accepted),
-        done=len(accepted) - len(lost),
+        jobs=len(accepted) + 1,
+        done=len(accepted) + 1 - len(lost),
         lost=len(lost),
-        repeated=sum(times.values()) - len(times),
+        repeated=len(runs) - len(ran_on),
+        interrupted=tuple(interrupted_by(it, runs) for it in kills),
         nodes=nodes,
-        killed=killed,
-        equal=not different and not different_inline,
-        problems=tuple(_complaint(what, paths) for what, paths in complaints if paths),
+        killed=len(kills),
+        equal=not different,
+        problems=(*troubles, *(_complaint(what, paths) for what, paths in complaints if paths)),
     )
+
+
+def _unexplained(ran_on: Mapping[str, Sequence[str]], killed: set[str]) -> list[str]:
+    """Files that ran more often than once plus once for each of their runs on a node that was killed."""
+    return [path for path, nodes in ran_on.items() if len(nodes) > 1 + sum(node in killed for node in nodes)]
+
+
+def shares(entries: Sequence[Entry]) -> dict[str, int]:
+    """Node -> runs of analyses that it began, most first."""
+    counts: defaultdict[str, int] = defaultdict(int)
+    for it in entries:
+        if it.kind == BEGAN:
+            counts[it.node] += 1
+    return dict(sorted(counts.items(), key=lambda share: (-share[1], share[0])))
+
+
+def rounds(entries: Sequence[Entry]) -> str:
+    """What is on record of the periodic task, for people."""
+    made = [it for it in entries if it.kind == ROUND]
+    if not made:
+        return "no round of the periodic task"
+    twice = len(made) - len({it.what for it in made})
+    gap_s = max((b.at_s - a.at_s for a, b in pairwise(made)), default=0.0)
+    return f"{len(made)} rounds of the periodic task, {twice} of them twice, longest pause {gap_s:.1f} s"
+
+
+def rang_on(entries: Sequence[Entry]) -> tuple[str, float] | None:
+    """Where and when the delayed job ran first; None: it did not."""
+    return next(((it.node, it.at_s) for it in entries if it.kind == RANG), None)
 
 
 def _complaint(what: str, paths: Sequence[str]) -> str:
