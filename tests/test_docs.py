@@ -1,4 +1,8 @@
-"""The map from requirements to tests in `docs/semantics.md`: every test it names exists, and nothing is left out."""
+"""What pages say that code can check.
+
+The map from requirements to tests in `docs/semantics.md`: every test it names exists, and nothing is left out.
+The times in `docs/members.md` are those of the profiles.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from zhero.config import PROFILES
 
 HERE = Path(__file__).parent
 MAP = HERE.parent / "docs" / "semantics.md"
@@ -76,6 +82,16 @@ def test_every_test_that_tries_the_whole_system_is_in_the_map() -> None:
     names = re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
     text = MAP.read_text(encoding="utf-8")
     assert [name for name in names if f"`integration/test_semantics.py::{name}`" not in text] == []
+
+
+def test_the_times_of_each_profile_are_those_that_the_page_on_members_tells() -> None:
+    text = (MAP.parent / "members.md").read_text(encoding="utf-8")
+    for name, it in PROFILES.items():
+        suspect_ms = it.silence_ms + it.ping_ms
+        spans_ms = (it.beat_ms, it.silence_ms, suspect_ms, suspect_ms + it.suspicion_ms)
+        row = " | ".join([name, *(f"{ms / 1000:g} s" for ms in spans_ms)])
+        assert f"| {row} |" in text
+        assert f"up to {it.suspicion_max} times as long" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ PUBLIC = [
     "JobNotFound",
     "JobTimedOut",
     "NodeError",
+    "NotAccepted",
     "NotBound",
     "NotReached",
     "NotRunning",

@@ -43,6 +43,20 @@ MEMORY = [
 STARTUP = [("first job", "bare loop"), ("import zhero", "bare python")]
 
 
+MEMBERS = [
+    ("SIGKILL to dead", "port refuses"),
+    ("SIGSTOP to dead", "promised"),
+    *(
+        (f"{what}, {nodes} nodes", against)
+        for nodes in (3, 10)
+        for what, against in (("chatter", "beats alone"), ("idle cpu", "one alone"))
+        if what == "idle cpu" or sys.platform == "linux"
+    ),
+    ("one view, 50 simulated", "3 simulated"),
+    ("one view, 50 simulated", "3 simulated"),
+]
+
+
 def bench(script: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", f"bench.{script}", *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
@@ -55,6 +69,7 @@ def bench(script: str, *options: str) -> subprocess.CompletedProcess[str]:
         ("local", ["--jobs", "1000", "--repeats", "1", "--cpu"], LOCAL, 1),
         ("memory", ["--jobs", "20000", "--repeats", "1"], MEMORY, 1),
         ("startup", ["--repeats", "1"], STARTUP, 1),
+        ("members", ["--quick", "--repeats", "1"], MEMBERS, 1),
     ],
 )
 def test_a_bench_tells_its_figures(
@@ -103,6 +118,16 @@ def test_people_get_a_table() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "first job" in ended.stdout
     assert "counted: 8 of 8" in ended.stdout
+
+
+def test_each_kill_is_counted_and_a_part_can_be_had_alone() -> None:
+    ended = bench("members", "--quick", "--json", "--repeats", "2", "--only", "kill")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    told = json.loads(ended.stdout)
+    (measure,) = told["measures"]
+    assert (measure["name"], measure["rounds"]) == ("SIGKILL to dead", 2)
+    assert told["counts"] == {"counted dead after SIGKILL": {"expected": 4, "counted": 4}}
+    assert told["options"]["profile"] == "fast"
 
 
 # --- the counts themselves ----------------------------------------------------------------------------------------

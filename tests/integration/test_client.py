@@ -411,6 +411,23 @@ def test_an_enqueue_whose_answer_got_lost_is_one_job(own_runtime_dir: Path) -> N
     go(work())
 
 
+def test_an_enqueue_waits_as_long_as_its_node_may_wait_for_copies(
+    own_runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZHERO_ACCEPT_TIMEOUT", "60")
+
+    async def work() -> None:
+        async with hand_node(own_runtime_dir) as node, Client(CLUSTER, timeout=0.2) as client:
+            node.mute = True
+            enqueuing = asyncio.ensure_future(client.enqueue("add"))
+            with pytest.raises(NotReached):
+                await client.stats()
+            node.mute = False
+            assert (await enqueuing).id
+
+    go(work())
+
+
 def test_a_result_whose_answer_got_lost_is_asked_for_again(
     own_runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PATIENCE_S = 60.0
+ENDING_S = 5.0
+"""What helps a server's workers to start and end may outlive them for a moment."""
 
 SHOWN = {
     "hello": [
@@ -32,9 +35,19 @@ SHOWN = {
     "on_all_nodes": [
         "all did it: True",
         "web-1: done in this process",
+        "web-2: done in another process",
+        "web-3: done in another process",
         "debug: True",
         "all did it: False",
+        "enough on: ['web-2', 'web-3']",
         "web-1: check_disk failed: OSError: less than 1000000000 bytes are free",
+    ],
+    "three_nodes_and_a_kill": [
+        "accepted: 60 jobs by web-1",
+        "killed: web-1",
+        "ended: 60 of 60",
+        "started again: ",
+        "owner: one of the survivors",
     ],
     "retries": [
         "call_shop: reached at try 3",
@@ -56,6 +69,22 @@ SHOWN = {
         "cat.png at 200, resized in another thread",
         "cat.png at 800, resized in another thread",
         "jobs that will not run: 0",
+    ],
+    "plain_threads": [
+        "POST: 202",
+        "orders: 40",
+        "GET: 200",
+        "a chair, packed in another thread",
+        "a lamp, packed in another thread",
+        "jobs that will not run: 0",
+    ],
+    "web_app": [
+        "members: 3",
+        "POST: 202",
+        "thumbnails: 30 made by ",
+        "GET of no job: 404",
+        "sweeps: 5 or more, each in one worker only: True",
+        "server ended with 0",
     ],
     "inside_a_web_app": [
         "POST /reports: 202",
@@ -92,6 +121,9 @@ LOGGED = {
 }
 """Example -> how the log lines of what goes wrong in it on purpose begin. The others log nothing."""
 
+NEEDS = {"web_app": ("starlette", "uvicorn")}
+"""Those that use what zhero itself does not; without it they are not run."""
+
 AS_MODULES = {"chat_server"}
 """Those that use what lies beside their folder."""
 
@@ -117,16 +149,32 @@ def run(name: str) -> tuple[int, str, str]:
 
 
 def end_group(group: int) -> bool:
-    """End the processes of a group; False: there are none."""
+    """End the processes of a group that do not end by themselves now that its first has; False: there are none."""
+    until = time.monotonic() + ENDING_S
+    while (left := runs(group)) and time.monotonic() < until:
+        time.sleep(0.05)
     try:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
+        pass
+    return left
+
+
+def runs(group: int) -> bool:
+    """Whether a process of the group runs. One that has ended, and that nobody waits for any more, does not."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
         return False
-    return True
+    listed = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True, check=True, timeout=30)
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return any(pgid == str(group) and not stat.startswith("Z") for pgid, stat in rows)
 
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_the_example_shows_what_it_is_there_for(name: str) -> None:
+    for module in NEEDS.get(name, ()):
+        pytest.importorskip(module)
     code, out, err = run(name)
     assert code == 0, err
     logged = [line for line in err.splitlines() if line.startswith("! ")]

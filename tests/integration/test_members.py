@@ -10,7 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -50,6 +51,30 @@ async def main():
 asyncio.run(main())
 """
 """A node that stops, or blocks its loop for a while, when it is told so."""
+
+NURSERY = """
+import asyncio, json, os, signal, sys
+import zhero
+
+async def live():
+    async with zhero.Node([], **json.loads(sys.argv[1])):
+        await asyncio.Event().wait()
+
+pid = 0
+for line in iter(sys.stdin.readline, ""):
+    if pid:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    pid = os.fork()
+    if not pid:
+        os.close(0)
+        asyncio.run(live())
+    print(pid, flush=True)
+if pid:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+"""
+"""Kills its node and starts it again with each line, without the cost of a new interpreter."""
 
 
 @zhero.task
@@ -517,3 +542,66 @@ def test_thirty_lives_among_others_leave_no_descriptor_and_no_row() -> None:
             await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
     asyncio.run(main())
+
+
+def test_fifty_kills_and_restarts_of_a_process_leave_nothing_behind_in_another() -> None:
+    """Every other time the next one starts before the death was noticed, and takes the place of the last one."""
+
+    async def main() -> None:
+        settings = {**QUICK, "name": "other", "bind": f"tcp://127.0.0.1:{two_free_ports()}"}
+        async with (
+            zhero.Node([], name="one", **QUICK) as one,
+            nursery(settings) as begin,
+        ):
+
+            async def begun() -> int:
+                pid = await begin()  # its slots are known from its first beat
+                await until(lambda: [it.pid for it in one.members() if it.slots and not it.is_me] == [pid])
+                return pid
+
+            before: dict[str, int] = {}
+            for number in range(50):
+                pid = await begun()
+                if number == 4:
+                    before = what_is_held()
+                if number % 2:
+                    os.kill(pid, signal.SIGKILL)
+                    await until(lambda: len(one.members()) == 1)
+            await begun()
+            await until(lambda: all(count <= before[what] for what, count in what_is_held().items()))
+
+    asyncio.run(main())
+
+
+@contextlib.asynccontextmanager
+async def nursery(settings: dict[str, Any]) -> AsyncIterator[Callable[[], Awaitable[int]]]:
+    """What starts a node again, and returns its process id."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", NURSERY, json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    given, told = process.stdin, process.stdout
+
+    async def begin() -> int:
+        given.write("again\n")
+        given.flush()
+        async with asyncio.timeout(PATIENCE_S):
+            return int(await asyncio.to_thread(told.readline))
+
+    try:
+        yield begin
+    finally:
+        given.close()
+        process.wait(PATIENCE_S)
+        told.close()
+
+
+def what_is_held() -> dict[str, int]:
+    """Descriptors and threads of this process, those of libraries too, by their kinds."""
+    held = Counter({"threads": len(os.listdir("/proc/self/task")), "descriptors": 0, "sockets": 0})
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            held["descriptors"] += 1
+            held["sockets"] += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    return held

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import zhero
+from zhero.runtime.driver import CALLS_PER_TURN
 
 QUICK: dict[str, Any] = {"bind": "tcp://127.0.0.1:0", "drain_timeout": 5}
 
@@ -159,6 +160,28 @@ def test_enqueue_returns_before_the_job_starts() -> None:
             job = await note.enqueue()
             assert started == [1]
             await job.result(10)
+
+    asyncio.run(main())
+
+
+def test_a_caller_that_never_lets_the_loop_turn_is_made_to_whether_it_comes_one_by_one_or_with_batches() -> None:
+    async def main() -> None:
+        async with zhero.Node([add], **QUICK) as node:
+            loop, turns = asyncio.get_running_loop(), 0
+
+            def turn() -> None:
+                nonlocal turns
+                turns += 1
+                loop.call_soon(turn)
+
+            loop.call_soon(turn)
+            for _ in range(10):
+                await node.enqueue_many(add, [{"a": 1}] * (CALLS_PER_TURN + 1))
+            assert turns >= 10
+            turns = 0
+            for _ in range(10 * CALLS_PER_TURN):
+                await add.enqueue(1)
+            assert 1 <= turns <= 10
 
     asyncio.run(main())
 

@@ -1,4 +1,7 @@
-"""What the README shows works as it stands there: each program runs, and prints what its comments say after `->`."""
+"""What the README and the guides show works as it stands there.
+
+Each program runs, and prints what its comments say after `->`.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,21 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-HEADINGS = [
-    re.findall(r"^## (.*)$", README[: README.index(program)], re.MULTILINE)[-1].lower().replace(" ", "_")
-    for program in PROGRAMS
-]
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", "docs/delivery.md"]
+
+
+def programs_of(page: str) -> list[tuple[str, str]]:
+    """Name and text of each program of a page, named after the heading it stands under."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    programs = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(programs) == text.count("```python")
+    headings = [re.findall(r"^## (.*)$", text[: text.index(program)], re.MULTILINE)[-1] for program in programs]
+    names = [f"{Path(page).stem}-{heading.lower().replace(' ', '_')}" for heading in headings]
+    return list(zip(names, programs, strict=True))
+
+
+PROGRAMS = dict(found for page in PAGES for found in programs_of(page))
 
 
 def promised(program: str) -> list[str]:
@@ -22,18 +34,21 @@ def promised(program: str) -> list[str]:
     return re.findall(r"#.*-> (.*)$", program, re.MULTILINE)
 
 
-def test_there_are_programs_and_each_says_what_it_prints() -> None:
-    assert len(PROGRAMS) == README.count("```python") >= 4
-    assert all(promised(program) for program in PROGRAMS)
+@pytest.mark.parametrize("page", PAGES)
+def test_there_are_programs_and_each_says_what_it_prints(page: str) -> None:
+    programs = programs_of(page)
+    assert len(programs) >= 3
+    assert all(promised(program) for _, program in programs)
+    assert all(PROGRAMS[name] == program for name, program in programs), "two stand under one heading"
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=HEADINGS)
-def test_a_program_of_the_readme_prints_what_it_says(program: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_prints_what_it_says(name: str, tmp_path: Path) -> None:
     file = tmp_path / "example.py"
-    file.write_text(program, encoding="utf-8")
+    file.write_text(PROGRAMS[name], encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(file)], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     printed = done.stdout.splitlines()
-    assert [line for line in promised(program) if line not in printed] == [], done.stdout
+    assert [line for line in promised(PROGRAMS[name]) if line not in printed] == [], done.stdout

@@ -46,6 +46,16 @@ def clean_plainly(max_bytes: int = 10) -> int:
     return max_bytes
 
 
+@task(delivery="at_most_once", backups=2)
+async def charge(amount: int) -> str:
+    return str(amount)
+
+
+@task(scope="all", backups=None, delivery="at_least_once")
+async def forget(key: str) -> bool:
+    return bool(key)
+
+
 @task
 async def nothing() -> None: ...
 
@@ -104,6 +114,8 @@ class Clean(Task):
 class Resize(Task):
     name = "resize"
     executor = "thread"
+    backups = 0
+    delivery = "at_most_once"
 
     def run(self, path: str, width: int) -> bytes:
         return path.encode() * width
@@ -120,6 +132,8 @@ class WrongMetadata(Task):
     name = 5  # type: ignore[assignment]
     scope = "some"  # type: ignore[assignment]
     retries = "5"  # type: ignore[assignment]
+    backups = "1"  # type: ignore[assignment]
+    delivery = "exactly_once"  # type: ignore[assignment]
 
 
 # --- what is inferred ---
@@ -138,6 +152,7 @@ async def decorated(unknown: Any) -> None:
     assert_type(await resize.enqueue("a.png", width=3), Job[bytes])
     assert_type(resize.run("a.png", 3), bytes)
     assert_type(resize("a.png", 3), bytes)
+    assert_type(await charge.enqueue(amount=5), Job[str])
     assert_type(await nothing.enqueue(), Job[None])
     assert_type(await keywords_only.enqueue(size=3), Job[list[int]])
     assert_type(await whatever.enqueue(a=1, b="x"), Job[int])
@@ -151,6 +166,7 @@ async def on_all_members() -> None:
     assert_type(await (await clean.enqueue()).result(), Outcomes[int])
     assert_type(await (await clean.enqueue()).outcomes(), Outcomes[int])
     assert_type(await (await clean_plainly.enqueue()).result(), Outcomes[int])
+    assert_type(await (await forget.enqueue("x")).result(), Outcomes[bool])
     outcomes = await (await clean.enqueue()).outcomes()
     assert_type(outcomes["web-1"], MemberOutcome[int])
     assert_type(outcomes.results(), dict[str, int])
@@ -216,6 +232,8 @@ async def wrong_options() -> None:
     task(frequncy=5)  # type: ignore[call-overload]
     task(retries="5")  # type: ignore[call-overload]
     task(scope="some")  # type: ignore[call-overload]
+    task(backups="1")  # type: ignore[call-overload]
+    task(delivery="exactly_once")  # type: ignore[call-overload]
     send_email.options(run_it=3)  # type: ignore[call-arg]
     send_email.options(run_in="3")  # type: ignore[arg-type]
     send_email.on("node")  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from dataclasses import MISSING, fields
 from typing import Any, get_args
@@ -43,6 +44,11 @@ VALUES: dict[str, Any] = {
     "span_ms": 3_000,
     "life": LIFE,
     "other": MEMBER,
+    "owner": MEMBER,
+    "epoch": 3,
+    "mine": False,
+    "name": "web-2",
+    "jobs": 6,
 }
 KINDS: tuple[type[Any], ...] = get_args(facts.Fact)
 SILENT = {facts.DeadLetterDropped, facts.VerdictIgnored, facts.PeerMisbehaved}
@@ -84,6 +90,17 @@ def test_every_fact_has_a_line_and_all_but_three_are_an_event(kind: type[Any]) -
             MemberEvent("recovered", "web-1", LIFE.node.hex(), MEMBER.endpoint),
         ),
         (fact(facts.Joined), NodeEvent("joined", "number 4, 2 others")),
+        (
+            fact(facts.OwnerChanged),
+            MemberEvent("owner_changed", "web-1", LIFE.node.hex(), MEMBER.endpoint, "epoch 3"),
+        ),
+        (
+            fact(facts.OwnerChanged, mine=True),
+            MemberEvent("owner_changed", "web-1", LIFE.node.hex(), MEMBER.endpoint, "epoch 3, this node"),
+        ),
+        (fact(facts.TookOver), NodeEvent("took_over", "web-2", 6)),
+        (fact(facts.Degraded), NodeEvent("degraded", jobs=6)),
+        (fact(facts.Degraded, jobs=0), NodeEvent("degraded", jobs=0)),
         (fact(facts.JobStarted), JobEvent("started", f"{17:032x}", "add", 2)),
         (fact(facts.JobRetried), JobEvent("retried", f"{17:032x}", "add", 2, 0, "ValueError: no luck")),
         (fact(facts.JobRetried, snoozed=True, failure=None), JobEvent("snoozed", f"{17:032x}", "add", 2)),
@@ -94,6 +111,21 @@ def test_every_fact_has_a_line_and_all_but_three_are_an_event(kind: type[Any]) -
 )
 def test_an_event_says_what_happened(told: Any, expected: Event) -> None:
     assert event_of(told) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "level", "text"),
+    [
+        (fact(facts.OwnerChanged), logging.INFO, "· owner web-1 node=00010203 epoch=3"),
+        (fact(facts.OwnerChanged, mine=True), logging.INFO, "· owner web-1 node=00010203 epoch=3: this node"),
+        (fact(facts.TookOver), logging.WARNING, "! took over web-2 jobs=6: they are answered for here now"),
+        (fact(facts.Degraded), logging.WARNING, "! degraded jobs=6: they have fewer copies than was asked for"),
+        (fact(facts.Degraded, jobs=0), logging.INFO, "· degraded jobs=0: all have their copies again"),
+    ],
+    ids=str,
+)
+def test_what_becomes_of_copies_and_owner_is_a_line(told: Any, level: int, text: str) -> None:
+    assert line(told) == (level, text)
 
 
 @pytest.mark.parametrize("status", Status)

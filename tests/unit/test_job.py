@@ -45,7 +45,6 @@ from zhero.core.values import (
 )
 from zhero.draft import Draft
 from zhero.errors import (
-    AlreadyQueued,
     Bug,
     JobCancelled,
     JobCrashed,
@@ -54,15 +53,15 @@ from zhero.errors import (
     JobLost,
     JobNotFound,
     JobTimedOut,
+    NotAccepted,
     NotRunning,
     ParamsInvalid,
-    QueueFull,
     TaskInvalid,
     TaskNotFound,
     ZheroError,
 )
 from zhero.forms import task
-from zhero.job import NO_OPTIONS, Job, build_enqueue, enqueue_all, enqueue_soon, error_of
+from zhero.job import NO_OPTIONS, Job, build_enqueue, enqueue_all, enqueue_soon
 from zhero.outcomes import Outcomes
 
 from .hub import FakeHub
@@ -208,33 +207,6 @@ def test_an_empty_batch_asks_nobody(hub: FakeHub) -> None:
     assert hub.calls == []
 
 
-@pytest.mark.parametrize(
-    ("why", "kind"),
-    [
-        (Refusal.UNKNOWN_TASK, TaskNotFound),
-        (Refusal.UNKNOWN_JOB, JobNotFound),
-        (Refusal.ALREADY_QUEUED, AlreadyQueued),
-        (Refusal.QUEUE_FULL, QueueFull),
-        (Refusal.TOO_LARGE, ParamsInvalid),
-        (Refusal.PARAMS_INVALID, ParamsInvalid),
-        (Refusal.NOT_PERIODIC, TaskInvalid),
-        (Refusal.LEAVING, NotRunning),
-    ],
-)
-def test_each_refusal_is_an_error_that_has_its_detail(why: Refusal, kind: type[ZheroError], hub: FakeHub) -> None:
-    error = error_of(Refused(why, "the {detail}"))
-    assert type(error) is kind
-    assert "the {detail}" in str(error)
-    hub.answers[Enqueue] = Refused(why, "it")
-    with pytest.raises(kind):
-        asyncio.run(enqueue_all(hub, "tick", [{}]))
-
-
-def test_every_refusal_has_an_error() -> None:
-    for why in Refusal:
-        assert isinstance(error_of(Refused(why, "x")), ZheroError)
-
-
 # --- results ---
 
 
@@ -270,6 +242,20 @@ def test_a_job_that_ended_without_an_exception_says_so(hub: FakeHub) -> None:
     with pytest.raises(JobCancelled, match="tick was cancelled") as caught:
         asyncio.run(job_of(hub).result())
     assert (caught.value.kind, caught.value.remote_traceback) == ("cancelled", "")
+
+
+def test_a_lost_job_says_why_it_does_not_run_again(hub: FakeHub) -> None:
+    hub.answers[AwaitResult] = ended(Outcome(Status.LOST))
+    with pytest.raises(JobLost, match=r"tick is lost: .* may not begin twice .*at_most_once"):
+        asyncio.run(job_of(hub).result())
+
+
+def test_a_lost_part_names_its_member() -> None:
+    outcomes = Outcomes.of([part("a", 1, SUCCEEDED), part("b", 2, Outcome(Status.LOST))], "17", "tick")
+    error = outcomes.failed["b"]
+    assert type(error) is JobLost
+    assert str(error) == "tick is lost at b, which was gone before it had ended (job 17)"
+    assert (error.job_id, outcomes.ok) == ("17", False)
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.SUCCEEDED], ids=str)
@@ -415,6 +401,15 @@ def test_what_is_refused_later_is_raised_and_logged(hub: FakeHub, caplog: pytest
     with pytest.raises(TaskNotFound):
         job.result_sync()
     assert len(caplog.records) == 1
+
+
+def test_a_job_that_is_not_accepted_can_be_cancelled_all_the_same(hub: FakeHub) -> None:
+    hub.answers |= {Enqueue: Refused(Refusal.NOT_ACCEPTED, ""), Cancel: Did(True)}
+    job = enqueue_soon(hub, "tick", {})
+    with pytest.raises(NotAccepted) as caught:
+        job.wait_accepted()
+    assert caught.value.job_id == job.id
+    assert asyncio.run(job.cancel())
 
 
 def test_a_job_of_another_thread_can_be_awaited_on_a_loop(hub: FakeHub) -> None:

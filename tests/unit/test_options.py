@@ -111,19 +111,19 @@ def test_all_options_of_a_task_are_read() -> None:
             "run_on_start": True,
             "announce": False,
             "timeout": 1.5,
-            "retries": 3,
             "backoff": 2,
             "priority": -7,
+            "backups": 2,
+            "delivery": "at_most_once",
             "executor": "thread",
             "result_ttl": timedelta(minutes=2),
             "reenqueue_on_error": False,
         },
         "task tick",
     )
-    assert definition.spec == TaskSpec("tick", "all", 1000, True, True, False, -7, 120_000, False)
+    assert definition.spec == TaskSpec("tick", "all", 1000, True, True, False, -7, 120_000, False, 2, True)
     assert definition.description == "now and then"
     assert definition.timeout_ms == 1500
-    assert definition.retries == 3
     assert definition.backoff == Backoff(2000)
     assert definition.executor == "thread"
 
@@ -133,6 +133,36 @@ def test_what_is_not_said_has_its_default() -> None:
     assert definition.spec == TaskSpec("tick")
     assert (definition.timeout_ms, definition.retries, definition.backoff) == (None, 0, Backoff())
     assert definition.executor == "auto"
+
+
+def test_retries_are_read() -> None:
+    assert options.define({"name": "tick", "retries": 3}, "task tick").retries == 3
+
+
+@pytest.mark.parametrize("given", [None, 0, 1, 2])
+def test_copies_are_as_many_as_is_said_and_else_as_the_node_is_set(given: int | None) -> None:
+    assert options.define({"name": "tick", "backups": given}, "task tick").spec.backups == given
+
+
+@pytest.mark.parametrize(("given", "once"), [("at_least_once", False), ("at_most_once", True)])
+def test_delivery_is_at_least_once_or_at_most_once(given: str, once: bool) -> None:
+    assert options.define({"name": "tick", "delivery": given}, "task tick").spec.once is once
+
+
+def test_at_most_once_and_retries_contradict_each_other() -> None:
+    with pytest.raises(TaskInvalid, match=r"^task tick: delivery='at_most_once': .* retries=3 "):
+        options.define({"name": "tick", "delivery": "at_most_once", "retries": 3}, "task tick")
+    assert options.define({"name": "tick", "delivery": "at_most_once", "retries": 0}, "task tick").spec.once
+
+
+def test_a_periodic_task_can_not_do_without_copies() -> None:
+    with pytest.raises(TaskInvalid, match=r"^task tick: backups=0: .* a death could skip a round"):
+        options.define({"name": "tick", "frequency": 1000, "backups": 0}, "task tick")
+    assert options.define({"name": "tick", "frequency": 1000, "backups": 1}, "task tick").spec.backups == 1
+
+
+def test_a_periodic_task_may_be_at_most_once() -> None:
+    assert options.define({"name": "tick", "frequency": 1000, "delivery": "at_most_once"}, "task tick").spec.once
 
 
 @pytest.mark.parametrize(
@@ -149,6 +179,8 @@ def test_what_is_not_said_has_its_default() -> None:
         ("retries", [-1, 1.0, True, "3", None]),
         ("backoff", [-1, "1", True, Backoff(-1), Backoff(factor=0.5), Backoff(jitter=2), Backoff(factor=math.nan)]),
         ("priority", [101, -101, 1.5, True, "high"]),
+        ("backups", [-1, 3, 1.0, True, "1"]),
+        ("delivery", ["exactly_once", "at_most", None, 1, True]),
         ("executor", ["fork", None, 1]),
         ("result_ttl", [-1, "60", None, True]),
         ("reenqueue_on_error", [None, 1]),

@@ -45,8 +45,11 @@ def test_the_defaults_need_no_setting() -> None:
     assert settings.tasks is None
     assert settings.join == ()
     assert settings.workers == 8
+    assert settings.backups == 1
+    assert settings.accept_timeout == 10.0
     assert settings.advertise is None
     assert settings.profile == "lan"
+    assert settings.solo_after == 5.0
     assert settings.stuck_after == 60.0
     assert settings.drain_timeout == 30.0
     assert settings.runtime_dir is None
@@ -55,6 +58,7 @@ def test_the_defaults_need_no_setting() -> None:
     assert settings.max_jobs == limits.jobs_max
     assert settings.max_bytes == limits.jobs_max_bytes
     assert settings.max_payload == limits.payload_max_bytes
+    assert settings.limits == limits
     assert {origin for _, _, origin in settings.explain()} == {"default"}
 
 
@@ -172,9 +176,12 @@ def test_the_environment_can_say_everything(project: Path, monkeypatch: pytest.M
         "BIND": "tcp://0.0.0.0:7040",
         "CLUSTER": "shop",
         "WORKERS": "0",
+        "BACKUPS": "2",
+        "ACCEPT_TIMEOUT": "1.5",
         "JOIN": "tcp://10.0.0.7:7040, tcp://web-2:7040",
         "ADVERTISE": "tcp://web-1:9000",
         "PROFILE": "wan",
+        "SOLO_AFTER": "0",
         "STUCK_AFTER": "90",
         "DRAIN_TIMEOUT": "2.5",
         "MAX_JOBS": "10",
@@ -192,9 +199,12 @@ def test_the_environment_can_say_everything(project: Path, monkeypatch: pytest.M
         ("bind", "tcp://0.0.0.0:7040"),
         ("cluster", "shop"),
         ("workers", 0),
+        ("backups", 2),
+        ("accept_timeout", 1.5),
         ("join", ("tcp://10.0.0.7:7040", "tcp://web-2:7040")),
         ("advertise", "tcp://web-1:9000"),
         ("profile", "wan"),
+        ("solo_after", 0.0),
         ("stuck_after", 90.0),
         ("drain_timeout", 2.5),
         ("max_jobs", 10),
@@ -216,9 +226,12 @@ def test_a_file_can_say_everything_and_its_paths_are_relative_to_it(
         bind = "tcp://127.0.0.1:7040"
         cluster = "shop"
         workers = 0
+        backups = 0
+        accept_timeout = 3
         join = ["tcp://10.0.0.7:7040"]
         advertise = "tcp://203.0.113.5:9000"
         profile = "fast"
+        solo_after = 12.5
         stuck_after = 30
         drain_timeout = 2
         max_jobs = 10
@@ -235,6 +248,7 @@ def test_a_file_can_say_everything_and_its_paths_are_relative_to_it(
     assert settings.runtime_dir == project / "run"
     assert settings.join == ("tcp://10.0.0.7:7040",)
     assert settings.drain_timeout == 2.0
+    assert (settings.backups, settings.accept_timeout, settings.solo_after) == (0, 3.0, 12.5)
     assert {origin for _, _, origin in settings.explain()} == {str(project / "zhero.toml")}
 
 
@@ -249,6 +263,13 @@ def test_spans_may_be_timedeltas_and_paths_may_be_paths(project: Path) -> None:
     assert settings.drain_timeout == 60.0
     assert settings.tasks == (project / "jobs",)
     assert settings.runtime_dir == Path("/run/x")
+
+
+def test_what_an_engine_has_to_keep_to_is_as_it_was_set() -> None:
+    spans = {"accept_timeout": 0.2501, "solo_after": timedelta(seconds=7)}
+    limits = resolve(max_jobs=10, max_bytes=1000, max_payload=100, backups=2, **spans).limits
+    assert (limits.jobs_max, limits.jobs_max_bytes, limits.payload_max_bytes) == (10, 1000, 100)
+    assert (limits.backups, limits.accept_timeout_ms, limits.solo_after_ms) == (2, 251, 7000)
 
 
 @pytest.mark.parametrize("bind", ["tcp://127.0.0.1:0", "tcp://127.8.9.1:7040", "tcp://localhost:0", "tcp://[::1]:7040"])
@@ -306,6 +327,8 @@ WRONG: list[tuple[str, object, str]] = [
     ("advertise", ["tcp://10.0.0.7:7040"], "where others reach this node"),
     ("profile", "slow", "one of lan, fast, wan"),
     ("profile", 1, "one of lan, fast, wan"),
+    ("solo_after", -0.5, "a number of seconds from 0 to 3600"),
+    ("solo_after", "5", "a number of seconds"),
     ("stuck_after", 1, "a number of seconds from 2"),
     ("stuck_after", "60", "a number of seconds"),
     ("workers", -1, "a whole number from 0 to 10000"),
@@ -313,6 +336,13 @@ WRONG: list[tuple[str, object, str]] = [
     ("workers", 1.5, "a whole number"),
     ("workers", True, "a whole number"),
     ("workers", "4", "a whole number"),
+    ("backups", -1, "a whole number from 0 to 2"),
+    ("backups", 3, "a whole number from 0 to 2"),
+    ("backups", 1.0, "a whole number"),
+    ("backups", True, "a whole number"),
+    ("accept_timeout", 0, "a number of seconds from 0.1 to 3600"),
+    ("accept_timeout", timedelta(hours=2), "a number of seconds from 0.1 to 3600"),
+    ("accept_timeout", "10", "a number of seconds"),
     ("drain_timeout", -1, "a number of seconds from 0"),
     ("drain_timeout", float("nan"), "a number of seconds"),
     ("drain_timeout", timedelta(days=2), "a number of seconds"),

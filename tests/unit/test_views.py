@@ -12,7 +12,7 @@ import pytest
 
 from zhero import codec
 from zhero.core.messages import ClusterStatus, MemberStatus, PlanInfo, Stats
-from zhero.core.values import NO_JOB, Failure, JobId, JobInfo, Life, Member, NodeId, Outcome, State, Status
+from zhero.core.values import NO_JOB, Failure, JobId, JobInfo, Life, Member, NodeId, Outcome, Standing, State, Status
 from zhero.views import ClusterView, JobView, MemberView, StatsView, plain
 
 LIFE = Life(NodeId(bytes(range(16))), 1_700_000_000_000, 0)
@@ -160,6 +160,8 @@ def test_the_cluster_shows_its_members_owner_queues_and_schedules() -> None:
     )
     assert view.owner == view.members[0]
     assert ClusterView.of(replace(status, members=[MemberStatus(MEMBER, False, 8, 2, [])])).owner is None
+    silent = ClusterView.of(replace(status, silent=["web-1"]))
+    assert (silent.silent, silent.members[0].answered, view.members[0].answered) == (("web-1",), False, True)
     shown = view.to_dict()
     assert json.loads(json.dumps(shown)) == shown
     assert shown["members"][0]["tasks"] == ["sayHello"]
@@ -167,6 +169,19 @@ def test_the_cluster_shows_its_members_owner_queues_and_schedules() -> None:
         {"name": "sayHello", "frequency_ms": 1000, "number": 7, "due_in_ms": None, "stopped": False}
     ]
     assert shown["missing"] == ["gone"]
+
+
+def test_the_cluster_counts_the_degraded_jobs_of_the_members_that_are_here() -> None:
+    members = [
+        MemberStatus(MEMBER, True, 8, 2, [], degraded=2),
+        MemberStatus(MEMBER, False, 8, 2, [], Standing.SUSPECT, degraded=1),
+        MemberStatus(MEMBER, False, 8, 0, [], Standing.DEAD, degraded=5),
+        MemberStatus(MEMBER, False, 8, 0, []),
+    ]
+    view = ClusterView.of(ClusterStatus(members, {}, 0, [], [], 1))
+    assert [member.degraded for member in view.members] == [2, 1, 5, 0]
+    assert view.degraded == 3
+    assert view.to_dict()["degraded"] == 3
 
 
 def test_stats_do_not_change_with_what_they_were_made_of() -> None:
