@@ -125,6 +125,9 @@ class Outbox:
         self._starts.append(run)
 
     def stop(self, job: JobId) -> None:
+        if self._starts:  # it may be one of these
+            self._effects.append(Start(self._starts))
+            self._starts = []
         self._effects.append(Stop(job))
 
     def answer(self, asker: Asker, answer: Answer, *, more: bool = False) -> None:

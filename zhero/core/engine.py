@@ -341,7 +341,7 @@ class Engine:
             self._outbox.send(sender, Welcome(self.me, self.limits.payload_max_bytes, now_ms))
         elif isinstance(message, GiveUp):
             self._calls.give_up((sender, message.ref))
-        else:
+        elif sender not in self._roster.gone:  # else it has left meanwhile
             self._outbox.tell(PeerMisbehaved(sender, f"sent a {type(message).__name__}"))
 
     def seeds(self, endpoints: Sequence[str], now_ms: int) -> list[Effect]:

@@ -47,6 +47,8 @@ from .swim import Swim
 from .values import Life, Rumour, Standing
 
 OF_CLIENTS = (Request, GiveUp, Hello)
+CREEP_MS = 6
+"""What may be unsure, from one beat to the next, about another's clock: 1 % of the span between two."""
 ASK_TASKS_MS = 2_000
 """A task table is not asked for more often."""
 
@@ -218,7 +220,7 @@ class Membership:
         if beat.at_ms:
             behind_ms = now_ms - beat.at_ms
             # The least is nearest the truth: all else was on its way for longer. It creeps, for clocks drift.
-            row.behind_ms = behind_ms if row.behind_ms is None else min(behind_ms, row.behind_ms + 1)
+            row.behind_ms = behind_ms if row.behind_ms is None else min(behind_ms, row.behind_ms + CREEP_MS)
         self._probing.heard(row, now_ms)
         self._joining.on_view(row, now_ms)
         if beat.tasks != row.tasks:

@@ -64,7 +64,7 @@ def merge(stream: Stream, chunk: Chunk, source: StreamId, now_ms: int) -> int:
     fresh.rounds = [it for it in chunk.rounds if (it[0] in live or it[0] in kept) and it[1] in known]
     fresh.rounds = [it for it in fresh.rounds if it[0] not in kept.rounds and it[0] not in kept.dead]
     for plan in fresh.plans:
-        if plan.running not in live and plan.running not in kept:
+        if plan.running not in live and kept.state(plan.running) in _OVER:
             plan.running = NO_JOB
     both = [merged for plan in chunk.plans if plan.task not in tasks and (merged := _merged(kept, plan, live))]
     fresh.plans = fresh.plans + both
@@ -102,7 +102,7 @@ def _merged(kept: Slice, plan: Plan, live: set[JobId]) -> Plan | None:
     """The schedule of a task that both have; None: it stays as it is here."""
     ours = kept.plans[plan.task]
     running = ours.running
-    if not running and (plan.running in live or plan.running in kept):
+    if not running and (plan.running in live or kept.state(plan.running) not in _OVER):
         running = plan.running
     number, due_at_ms = max(ours.number, plan.number), max(ours.due_at_ms, plan.due_at_ms)
     merged = replace(ours, number=number, due_at_ms=due_at_ms, running=running, stopped=ours.stopped or plan.stopped)

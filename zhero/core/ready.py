@@ -150,13 +150,13 @@ class ReadyQueue:
 class ReadyLines:
     """Where each ready job of a slice stands, by who may run it."""
 
-    __slots__ = ("_is_ready", "_pinned", "_pinned_first", "_shared", "_to_spread")
+    __slots__ = ("_is_ready", "_pinned", "_shared", "_shared_first", "_to_spread")
 
     def __init__(self, is_ready: IsReady) -> None:
         self._is_ready = is_ready
         self._shared = ReadyQueue()
         self._pinned: dict[Life, ReadyQueue] = {}  # member -> its parts; bound: members that had parts ready
-        self._pinned_first = True
+        self._shared_first: set[Life] = set()  # members whose own parts come second the next time
         self._to_spread = ReadyQueue()
 
     def _queues(self) -> Iterator[ReadyQueue]:
@@ -191,8 +191,12 @@ class ReadyLines:
         is_ready, shared, pinned = self._is_ready, self._shared, self._pinned.get(member)
         if not pinned:
             return shared.take(count, is_ready, runnable)
-        first, second = (pinned, shared) if self._pinned_first else (shared, pinned)
-        self._pinned_first = not self._pinned_first
+        if member in self._shared_first:
+            first, second = shared, pinned
+            self._shared_first.remove(member)
+        else:
+            first, second = pinned, shared
+            self._shared_first.add(member)
         taken = first.take(-(-count // 2), is_ready, runnable)
         taken += second.take(count - len(taken), is_ready, runnable)
         return taken + first.take(count - len(taken), is_ready, runnable)
@@ -214,9 +218,11 @@ class ReadyLines:
         """A member goes on under another life."""
         if before in self._pinned:
             self._pinned[now] = self._pinned.pop(before)
+        self._shared_first.discard(before)
 
     def prune(self) -> None:
         """Drop every stale id."""
         for queue in self._queues():
             queue.prune(self._is_ready)
         self._pinned = {member: queue for member, queue in self._pinned.items() if queue}
+        self._shared_first &= self._pinned.keys()

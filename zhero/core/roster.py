@@ -173,6 +173,10 @@ class Roster:
                 self.specs.setdefault(spec.name, spec)
         return before
 
+    def is_outlived(self, life: Life) -> bool:
+        """Whether a later life of that node has been here, and is gone: then this one is over, too."""
+        return any(gone.node == life.node and gone > life for gone in self.gone)
+
     def behind_ms(self, life: Life) -> int | None:
         """What that member's clock lacks, or lacked, to this node's; None: its beats were not heard."""
         row = self._rows.get(life)

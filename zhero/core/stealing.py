@@ -47,7 +47,8 @@ GRANT_BYTES = 128 * 1024
 class _Account:
     """What this home knows of one member. `window`: None: as many as its slots.
 
-    `asked`: it was told that jobs wait here; `offered`: it has room and waits for an answer.
+    `asked`: it was told that jobs wait here; `offered`: it has room and waits for an answer. `last_first`: which slice
+    it is served from first the next time.
     """
 
     turn: int
@@ -55,6 +56,7 @@ class _Account:
     asked: bool = False
     offered: bool = False
     quick_until_ms: int = 0
+    last_first: bool = False
 
 
 class Stealing:
@@ -67,7 +69,6 @@ class Stealing:
         self._outbox = outbox
         self._accounts: dict[Life, _Account] = {}
         self._grants: dict[tuple[Life, str], tuple[Stream, list[Run]]] = {}
-        self._last_first = False
         self._holds_back_until_ms: int | None = None
         self.closed = False  # nothing is lent any more
         self.doubtful = False  # it is not known whether others still count this node: nothing begins
@@ -186,9 +187,10 @@ class Stealing:
     def _lend_some(self, streams: list[Stream], row: Row, count: int, now_ms: int) -> int:
         """Lend that member up to so many jobs; the slices take turns."""
         if len(streams) > 1:
-            if self._last_first:
+            account = self._account(row.life)  # each member has its own turns, or two could fall into step
+            if account.last_first:
                 streams = streams[::-1]
-            self._last_first = not self._last_first
+            account.last_first = not account.last_first
         lent = 0
         for place, stream in enumerate(streams):
             still_to_serve = len(streams) - place

@@ -124,7 +124,7 @@ class Swim:
         if row is None:
             if over:
                 self._bury(told, now_ms)
-            elif told.joined:
+            elif told.joined and not self._roster.is_outlived(life):
                 self.admit(told, now_ms)
         elif told.standing is Standing.LEFT:
             self._leave(row, now_ms)
