@@ -96,7 +96,9 @@ class Losses:
         return dead and account.revived_us > 0 and excused
 
     def _can_go_on(self, living: list[Node], holder: Node, job: JobId) -> bool:
-        """Whether somebody who may run it is able to. A part is for one member; a whole job hangs on its parts."""
+        """Whether somebody who may run it is able to. A part is for one member, also when it has been revived;
+        a whole job hangs on its parts.
+        """
         stream = holder.engine.streams.holding(job)
         info = None if stream is None else stream.slice.info(job)
         if stream is None or info is None:
@@ -104,7 +106,7 @@ class Losses:
         if info.state is State.SPREAD:
             return any(self._can_go_on(living, holder, part) for part in stream.slice.parts[job].open)
         able = [node for node in living if info.task in node.notes.specs and node.notes.capacity]
-        if not info.parent:
+        if info.node is None:
             return bool(able)
         there = [node for node in living if node.life == info.node]
         return not there or there[0] in able

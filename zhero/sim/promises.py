@@ -71,11 +71,11 @@ class Promises:
         if (last.fact.attempt, last.fact.status) == (before.fact.attempt, before.fact.status):
             return  # two who took themselves for its home have heard of the same end
         again = account.revival_asked_us >= before.at_us or self._asked_anew(account, before.at_us)
-        if not again and not self.excuse(account, [last.node, before.node]):
+        if not again and not self.excuse(account, [last.node, before.node], before.at_us):
             raise BrokenPromise(f"P2: a job ends twice, here at {last.node.place}", account.job)
 
-    def excuse(self, account: Account, others: list[Node]) -> str:
-        """What has gone wrong with any who had to do with the job, since its last run or shortly before."""
+    def excuse(self, account: Account, others: list[Node], least_us: int = 1 << 60) -> str:
+        """What has gone wrong with any who had to do with the job, since its last run, then, or shortly before."""
         concerned = dict.fromkeys([*others, *account.places])
         since_us = account.accepted_us
         if account.ran:
@@ -88,7 +88,7 @@ class Promises:
                 return f"{last.node.place} is over, and with it the run"
         if account.parent in self._accounts.jobs:
             concerned.update(dict.fromkeys(self._accounts.jobs[account.parent].places))
-        since_us -= self._shortly_us
+        since_us = min(since_us, least_us) - self._shortly_us
         if self._troubles.two_owners_us >= since_us:
             return "there were two owners"
         return self._troubles.excuse(concerned, since_us)
