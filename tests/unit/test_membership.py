@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from tests.unit.cluster import Cluster, Peer
-from zhero.config import PROFILES, SOLO_AFTER_MS
+from zhero.config import PROFILES, SOLO_AFTER_MS, Limits
 from zhero.core.facts import (
     Confirmed,
     Death,
@@ -509,3 +509,12 @@ def test_a_ping_of_a_stranger_is_not_answered() -> None:
     said = len(cluster.frames)
     a.do(lambda now_ms: a.engine.receive(Frame(stranger, None, [Ping(1)]), now_ms))
     assert len(cluster.frames) == said
+
+
+def test_how_long_a_node_looks_for_others_before_it_works_alone_can_be_set() -> None:
+    cluster = Cluster(Limits(solo_after_ms=1_000))
+    alone = cluster.start("a", "nobody")
+    cluster.run(900)
+    assert not alone.engine.joined
+    cluster.run(200)
+    assert alone.engine.joined

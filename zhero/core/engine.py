@@ -115,7 +115,15 @@ class Engine:
         outbox = self._outbox = Outbox()
         roster = self._roster = Roster(me)
         self._membership = Membership(
-            roster, profile, outbox, rng, now_ms, self._on_joined, self._on_reborn, self._on_tasks_changed
+            roster,
+            profile,
+            outbox,
+            rng,
+            now_ms,
+            self._on_joined,
+            self._on_reborn,
+            self._on_tasks_changed,
+            limits.solo_after_ms,
         )
         self._gather = Gather(roster, profile, outbox)
         streams = self._streams = Streams(Stream(Slice("own", me.life, 1, limits)))

@@ -3,7 +3,7 @@
 A node that knows seeds or neighbours says `Sync` to each until one takes it in: a member answers with all that it
 believes, and with the newcomer's join number, one more than the highest it knows. Of nodes that start together and
 find no member, the one with the lowest life begins the cluster as number 1. Who is not answered at all begins alone
-after `SOLO_AFTER_MS`; who knows nobody begins at once.
+after `solo_after_ms`; who knows nobody begins at once.
 
 Views heal by three means. A beat carries a hash of the sender's view: where it differs for `sync_ms` the two compare
 all that they believe, in one exchange. A life that was given up and still speaks is told so, and comes back under its
@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from ..config import SOLO_AFTER_MS, Profile
+from ..config import Profile
 from .effects import Knock, Outbox
 from .facts import Death, Joined
 from .messages import Frame, IdentityInUse, Message, Rumours, Sync
@@ -43,6 +43,7 @@ class Joining:
 
     Args:
         joined: called when this node has become a member.
+        solo_after_ms: without an answer for so long it begins alone.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Joining:
         outbox: Outbox,
         rng: Random,
         joined: Callable[[int], None],
+        solo_after_ms: int,
     ) -> None:
         self._roster = roster
         self._swim = swim
@@ -62,6 +64,7 @@ class Joining:
         self._outbox = outbox
         self._rng = rng
         self._joined = joined
+        self._solo_after_ms = solo_after_ms
         self._seeds: dict[str, None] = {}
         self._solo_at_ms: int | None = None
         self._found_at_ms = 0
@@ -81,7 +84,7 @@ class Joining:
         """Begin: alone if there is nobody to look for."""
         self._seeds = dict.fromkeys(seed for seed in seeds if seed != self._roster.mine.member.endpoint)
         if self._seeds:
-            self._solo_at_ms = now_ms + SOLO_AFTER_MS
+            self._solo_at_ms = now_ms + self._solo_after_ms
             self._found_at_ms = now_ms + FOUND_AFTER_MS
             self._retry_at_ms = now_ms
         else:

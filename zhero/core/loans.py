@@ -9,8 +9,9 @@ away each home may lend as much as there are slots. A home that has ready jobs a
 jobs among them; a home that has nothing says `Sated`. When the line is empty, windows are open again. So an idle
 cluster says nothing.
 
-State: job -> its loan; job -> how it ended, until that is settled; who stands in line. Bounds: twice the slots of loans
-that are held, besides those promised; `UNSETTLED_MAX_COUNT` ends of runs whose home is gone.
+State: job -> its loan; job -> how it ended, until that is settled; who stands in line. Bounds: as many loans as the
+executor wants to hold, and those that wait for an earlier run of their job; `UNSETTLED_MAX_COUNT` ends of runs whose
+home is gone.
 """
 
 from __future__ import annotations
@@ -105,9 +106,6 @@ class Loans:
         """Whether any home found no room."""
         return bool(self._line)
 
-    def __contains__(self, job: JobId) -> bool:
-        return job in self._held
-
     def _window(self, home: Life) -> int | None:
         """What to tell a home about its window, where its loans have become fewer."""
         if home in self._narrow or self._line:
@@ -154,8 +152,7 @@ class Loans:
 
     def _take(self, loan: Loan) -> None:
         assert loan.stream is not None
-        home = loan.stream.home
-        self._counts[home] = self._counts.get(home, 0) + 1
+        self._count(loan.stream.home)
         if loan.run.number:
             task = loan.run.header.task
             self.rounds[task] = max(loan.run.number, self.rounds.get(task, 0))

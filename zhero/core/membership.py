@@ -72,6 +72,7 @@ class Membership:
         on_joined: Callable[[int], None],
         on_reborn: Callable[[Life, int], None],
         on_tasks_changed: Callable[[int], None],
+        solo_after_ms: int,
     ) -> None:
         self._roster = roster
         self._outbox = outbox
@@ -80,7 +81,7 @@ class Membership:
         self.link = Link(roster.mine.life, profile, outbox)
         self._swim = Swim(roster, self.link, profile, outbox, self._be_reborn)
         self._probing = Probing(roster, self._swim, profile, outbox, rng, now_ms)
-        self._joining = Joining(roster, self._swim, self._probing, profile, outbox, rng, on_joined)
+        self._joining = Joining(roster, self._swim, self._probing, profile, outbox, rng, on_joined, solo_after_ms)
         self._tasks_asked_ms: dict[Life, int] = {}
         self._farewells: list[tuple[Life, Rumours]] = []
         self._hear: dict[type[Any], Callable[[Life, Any, int], None]] = {

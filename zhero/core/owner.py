@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..config import Limits
 from .effects import Outbox
 from .facts import OwnerChanged
 from .handover import Handover
@@ -27,8 +28,6 @@ from .roster import Roster, Row
 from .streams import Stream, Streams
 from .takeover import Takeover
 from .values import Life, StreamId
-
-from ..config import Limits  # isort: skip
 
 CLAIM_MS = 3_000
 SUPERSEDED_MS = 5_000

@@ -18,7 +18,6 @@ may run at most once, when copies know that it was lent.
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import dataclass
 from functools import partial
 
@@ -200,7 +199,7 @@ class Stealing:
 
     def _lend(self, stream: Stream, row: Row, count: int, now_ms: int) -> int:
         kept, life = stream.slice, row.life
-        jobs = kept.take(count, life, self._runnable(row))
+        jobs = kept.take(count, life, row.specs)
         if not jobs:
             return 0
         stream.append(Lent(jobs, life))
@@ -214,9 +213,6 @@ class Stealing:
                 self._begin(stream, life, run)
         self._account(life).quick_until_ms = now_ms + QUICK_MS
         return len(jobs)
-
-    def _runnable(self, row: Row) -> Container[str]:
-        return row.specs
 
     def _begin_if_lent(self, stream: Stream, job: JobId, to: Life, run: Run) -> None:
         if self.doubtful:

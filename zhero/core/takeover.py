@@ -135,7 +135,7 @@ class Takeover:
             here = {life: number for life, number in case.said.items() if life in self._roster}
             best = min(here, key=lambda life: (-here[life], life))
             if best == self._roster.mine.life:
-                self._inquiries.begin(stream, self._take, self._on_late, now_ms)
+                self._inquiries.begin(stream, self._take, self.hear_late, now_ms)
             else:
                 case.waits_for = best
 
@@ -195,12 +195,8 @@ class Takeover:
         for life in sorted(held | {member for member in pinned if member not in self._roster}):
             orphan(target, life, now_ms, unseen=True)
 
-    def _on_late(self, inquiry: Inquiry, sender: Life, now_ms: int) -> None:
-        """It was lagging or suspect, and tells now what it holds."""
-        self.hear_late(inquiry, sender, now_ms)
-
     def hear_late(self, inquiry: Inquiry, sender: Life, now_ms: int) -> None:
-        """An answer that comes when the stream has its new home."""
+        """A member was lagging or suspect, and tells what it holds when the stream has its new home."""
         into = self._loans.moved.get(inquiry.stream)
         target = None if into is None else self._streams.get(into)
         if target is None or target.frozen:
