@@ -173,6 +173,32 @@ def test_entries_are_listed_by_start_and_then_by_node(tmp_path: Path) -> None:
     assert [entry.node for entry in Directory(tmp_path, "shop").entries()] == [node(2), node(3), node(0), node(1)]
 
 
+def test_entries_that_have_not_changed_are_not_read_again_and_those_that_have_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = replace(ENTRY, node=NodeId(b"1" * 16)), replace(ENTRY, node=NodeId(b"2" * 16))
+    announcer, reader = Directory(tmp_path, "shop"), Directory(tmp_path, "shop")
+    announcer.announce(one)
+    announcer.announce(other)
+    opened: list[bytes] = []
+    read = json.loads
+
+    def loads(data: bytes) -> object:
+        opened.append(data)
+        return read(data)
+
+    monkeypatch.setattr(json, "loads", loads)
+    assert reader.entries() == [one, other] == reader.entries()
+    assert len(opened) == 2
+    again = replace(other, boot=other.boot + 1)
+    announcer.announce(again)
+    assert reader.entries() == [one, again]
+    announcer.remove_stale(again)
+    assert reader.entries() == [one]
+    announcer.announce(again)
+    assert reader.entries() == [one, again]
+
+
 def test_clusters_do_not_see_one_another(tmp_path: Path) -> None:
     Directory(tmp_path, "shop").announce(ENTRY)
     assert Directory(tmp_path, "bank").entries() == []

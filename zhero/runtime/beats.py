@@ -33,7 +33,7 @@ from ..core.values import Life
 from .sockets import Context, Drops, Watch, bind, connect, new_socket, read_parts
 
 HINT_S = 0.25
-REST_S = 0.05
+REST_S = 0.1
 """Beats that arrive within this span after others are read together."""
 _BEHIND_MAX = 8
 _QUEUED_BEATS_MAX = 10_000

@@ -143,6 +143,7 @@ class Directory:
             raise ValueError(f"no name of a cluster: {cluster!r}")
         self.path = root / cluster
         self._announced: Entry | None = None
+        self._read: dict[Path, tuple[tuple[int, ...], Entry | None]] = {}  # as it was when last read; bound: the files
 
     def announce(self, entry: Entry) -> None:
         """Show this node to its neighbours; again: with what has changed.
@@ -180,9 +181,18 @@ class Directory:
             self._announced = None
 
     def entries(self) -> list[Entry]:
-        """Who showed itself here, alive or not: the longest running first."""
-        read = (_read(file) for file in _entry_files(self.path))
-        return sorted((entry for entry in read if entry is not None), key=lambda it: (it.started_at_ms, it.node))
+        """Who showed itself here, alive or not: the longest running first.
+
+        Only files that have changed are read: an idle node looks every few seconds, and entries hardly ever change.
+        """
+        before, self._read = self._read, {}
+        for file in _entry_files(self.path):
+            stamp = _stamp(file)
+            if stamp is not None:
+                known = before.get(file)
+                self._read[file] = known if known is not None and known[0] == stamp else (stamp, _read(file))
+        found = (entry for _, entry in self._read.values())
+        return sorted((entry for entry in found if entry is not None), key=lambda it: (it.started_at_ms, it.node))
 
     def unreadable(self) -> list[Path]:
         """Files that should hold an entry, and do not."""
@@ -247,6 +257,15 @@ def _entry_files(folder: Path) -> list[Path]:
     except OSError:
         return []
     return [folder / name for name in names[:ENTRIES_MAX_COUNT]]
+
+
+def _stamp(file: Path) -> tuple[int, ...] | None:
+    """Which version of a file this is: one that is written anew is another file. None: it is gone."""
+    try:
+        found = os.lstat(file)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _read(file: Path) -> Entry | None:
