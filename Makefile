@@ -5,6 +5,7 @@
 #   make demo                 three nodes at real work, two of which are killed: nothing is lost
 #   make sim SEEDS=n          n simulated worlds under faults
 #   make mutations SEEDS=n    the code broken in one line each: which of n worlds notices?
+#   make chaos ROUNDS=n       n rounds of kills and other troubles over real processes
 #   make soak MINUTES=n       simulated worlds for n minutes
 #   make bench                the short version of every bench; bench/README.md says how to read it
 #   make test-all             test, then unit to simulation again on each other Python that is here
@@ -15,9 +16,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 SEEDS ?= 60
+ROUNDS ?= 1
 MINUTES ?= 10
 OTHER_PYTHONS ?= 3.12 3.13
-BENCHES ?= local memory startup members
+BENCHES ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -29,7 +31,7 @@ SLOW_RINGS := $(wildcard tests/integration)
 OTHER_RINGS := $(filter-out $(FAST_RINGS) $(SLOW_RINGS),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 RINGS = $(RULES) $(FAST_RINGS) $(SLOW_RINGS) $(OTHER_RINGS)
 
-.PHONY: test lint rings test-all demo sim mutations soak bench clean
+.PHONY: test lint rings test-all demo sim mutations chaos soak bench clean
 
 test: lint rings
 
@@ -63,14 +65,15 @@ sim: $(INSTALLED)
 mutations: $(INSTALLED)
 	@$(BIN)/python tests/mutations.py --seeds $(SEEDS)
 
+chaos: $(INSTALLED)
+	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
+
 soak: $(INSTALLED)
 	@$(BIN)/python -m zhero.sim --soak --minutes $(MINUTES)
 
-# All are run, and one that fails makes the whole fail.
+# All are run, and one that fails makes the whole fail. BENCHES="local peers" runs only those.
 bench: $(INSTALLED)
-	@failed=; for script in $(BENCHES); do \
-	  $(BIN)/python -m bench.$$script --quick || failed="$$failed $$script"; echo; \
-	done; test -z "$$failed" || { echo "bench:$$failed failed" >&2; exit 1; }
+	@$(BIN)/python -m bench $(BENCHES)
 
 clean:
 	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -42,6 +42,15 @@ def child_no_op(path: str, number: int) -> None:
     os.write(descriptor, b"%d\n" % number)
 
 
+@zhero.task(executor="process")
+def burn(seconds: float) -> int:
+    """Take so much CPU time; leaves no mark but its result, which is more than 0."""
+    until, turns = time.process_time() + seconds, 0
+    while time.process_time() < until:
+        turns += 1
+    return turns
+
+
 on_loop = zhero.task(name="noOp")(no_op)
 in_thread = zhero.task(name="plainNoOp")(plain_no_op)
 in_process = zhero.task(name="childNoOp", executor="process")(child_no_op)

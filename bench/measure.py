@@ -222,7 +222,7 @@ def text(report: Report) -> str:
     head = ["measure", "baseline", "unit", "median", "min..max", "baseline's", "ratio", "min..max"]
     rows = [head, *(_row(measure) for measure in report.measures)]
     widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
-    lines = [report.question, _machine_line(report.machine), ""]
+    lines = [report.question, machine_line(report.machine), ""]
     for row in rows:
         words = (
             word.ljust(width) if place < 3 else word.rjust(width)
@@ -233,7 +233,8 @@ def text(report: Report) -> str:
     return "\n".join([*lines, "", f"counted: {counted:,} of {wanted:,}"])
 
 
-def _machine_line(it: dict[str, Any]) -> str:
+def machine_line(it: dict[str, Any]) -> str:
+    """What `machine` found, in words."""
     return (
         f"{it['python']}, zhero {it['zhero']}, pyzmq {it['pyzmq']} (libzmq {it['libzmq']}), msgpack {it['msgpack']}; "
         f"{it['system']} {it['processor']}, {it['cores']} cores, load {it['load']}"

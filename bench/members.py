@@ -177,10 +177,11 @@ class Herd:
         self._listening[child] = asyncio.create_task(child.listen())
         return child
 
-    async def agree(self, count: int) -> None:
-        """Until each node counts so many alive, and has heard the others for a while."""
+    async def agree(self, count: int, heard: bool = True) -> None:
+        """Until each node counts so many alive, and has `heard` the others for a while."""
         await until(lambda: self._count(count), f"{count} nodes do not find one another")
-        await asyncio.sleep(BEATS_HEARD * PROFILES[self.profile].beat_ms / 1000)
+        if heard:
+            await asyncio.sleep(BEATS_HEARD * PROFILES[self.profile].beat_ms / 1000)
 
     async def _count(self, count: int) -> bool:
         told = await asyncio.gather(*(child.ask() for child in self.children))

@@ -40,8 +40,21 @@ MEMORY = [
     ("delayed: memory", "deque of bytes"),
     ("delayed: full gc pass", "deque of bytes"),
 ]
+JOURNAL = [
+    *(
+        (f"{level}: {what}", "memory")
+        for level in ("process", "power")
+        for what in ("enqueue_many", "enqueue_many and run", "accept, p50", "accept, p99")
+    ),
+    ("load 200 delayed jobs", "read the file"),
+]
 STARTUP = [("first job", "bare loop"), ("import zhero", "bare python")]
-
+BASELINE = [("one process", "function alone"), ("two processes", "one process"), ("bytes alone", "two processes")]
+THROUGHPUT = [
+    (f"{nodes}: {what}", against)
+    for nodes, against in (("1 node", "bare loop"), ("2 nodes, backups=1", "bare processes"))
+    for what in ("one by one", "100 in flight", "enqueue_many", "drain", "sustained")
+]
 
 MEMBERS = [
     ("SIGKILL to dead", "port refuses"),
@@ -55,6 +68,29 @@ MEMBERS = [
     ("one view, 50 simulated", "3 simulated"),
     ("one view, 50 simulated", "3 simulated"),
 ]
+LATENCY = [
+    *(
+        (f"{place}, {state}: to {what}, {share}", against)
+        for place, against in (
+            ("same node", "bare task"),
+            ("other process, 0 copies", "tcp"),
+            ("other process, 1 copy", "tcp"),
+        )
+        for state in ("idle", "half load")
+        for what in ("start", "result")
+        for share in ("p50", "p99")
+    ),
+    ("late, p50", "bare timer"),
+    ("late, p99", "bare timer"),
+    ("one instant: the last one", "bare timer"),
+    ("steal", "tcp"),
+]
+CPU_JOBS = [("cpu jobs, 2 nodes", "1 node")]
+CROWD = [
+    ("one view, 10 nodes", "3 nodes"),
+    *([("chatter, 10 nodes", "beats alone")] if sys.platform == "linux" else []),
+    ("one view, 20 simulated", "3 simulated"),
+]
 
 
 def bench(script: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -67,9 +103,20 @@ def bench(script: str, *options: str) -> subprocess.CompletedProcess[str]:
     [
         ("local", ["--jobs", "1200", "--repeats", "2"], LOCAL, 2),
         ("local", ["--jobs", "1000", "--repeats", "1", "--cpu"], LOCAL, 1),
+        ("baseline", ["--jobs", "2500", "--repeats", "2"], BASELINE, 2),
+        ("throughput", ["--quick", "--jobs", "1200", "--repeats", "1"], THROUGHPUT, 1),
         ("memory", ["--jobs", "20000", "--repeats", "1"], MEMORY, 1),
         ("startup", ["--repeats", "1"], STARTUP, 1),
+        ("journal", ["--jobs", "200", "--repeats", "1"], JOURNAL, 1),
         ("members", ["--quick", "--repeats", "1"], MEMBERS, 1),
+        ("latency", ["--quick", "--jobs", "50", "--repeats", "1"], LATENCY, 1),
+        ("scale", ["--quick", "--jobs", "10", "--repeats", "1", "--only", "cpu"], CPU_JOBS, 1),
+        (
+            "scale",
+            ["--quick", "--repeats", "1", "--nodes", "20", "--only", "real", "--only", "sim"],
+            CROWD,
+            1,
+        ),
     ],
 )
 def test_a_bench_tells_its_figures(
