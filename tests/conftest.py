@@ -70,8 +70,9 @@ def nothing_left_running() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_runtime_dir(nothing_left_running: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A runtime directory for this test alone, so that it meets no node but its own."""
+    """A runtime directory for this test alone, so that it meets no node but its own, nor the journal of one."""
     path = Path(tempfile.mkdtemp(prefix="zhero-test-"))
     monkeypatch.setenv("ZHERO_RUNTIME_DIR", str(path))
+    monkeypatch.setenv("ZHERO_DATA_DIR", "none")
     yield path
     shutil.rmtree(path, ignore_errors=True)

@@ -46,6 +46,8 @@ PUBLIC = [
     "Bug",
     "ClusterError",
     "ConfigError",
+    "DataDirInvalid",
+    "DataDirLocked",
     "JobCancelled",
     "JobCrashed",
     "JobDiscarded",

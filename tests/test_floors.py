@@ -20,22 +20,22 @@ errors _version
 config core.values
 core.due core.facts core.ready core.records core.roster
 core.entries core.memory
-core.messages core.plans core.steps
+core.kept core.messages core.plans core.steps
 core.effects core.jobs
 core.gather core.link core.loans core.relay core.streams
 core.inquiry core.intake core.merging core.query core.replication core.schedule core.swim
-core.broadcast core.probing core.stealing core.takeover core.verdicts
+core.broadcast core.persisting core.probing core.stealing core.takeover core.verdicts
 core.handover core.joining
 core.membership core.owner
-core.calls
+core.calls core.recovery
 core.engine
 codec wire lines
-runtime.clock runtime.connection runtime.discovery runtime.handlers runtime.sockets
-runtime.beats runtime.peers runtime.reach
+runtime.clock runtime.connection runtime.datadir runtime.discovery runtime.handlers runtime.sockets runtime.wal
+runtime.beats runtime.journal runtime.peers runtime.reach
 runtime.child runtime.heart runtime.mailbox runtime.seeds runtime.slots runtime.threads runtime.transport
 runtime.network runtime.processes
 runtime.executor
-runtime.driver sim.clock sim.story sim.wires
+runtime.driver sim.clock sim.disk sim.story sim.wires
 sim.alarm sim.books sim.network sim.notes sim.scene sim.sometimes sim.workload
 sim.callers sim.executor sim.heart sim.ledger sim.sockets
 sim.plans

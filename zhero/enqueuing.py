@@ -13,7 +13,7 @@ from .core.messages import Answer, Call
 from .core.values import JobId
 from .errors import ParamsInvalid, TaskInvalid
 from .inspection import Inspection, id_of
-from .job import NO_OPTIONS, Job, enqueue_all
+from .job import NO_OPTIONS, Job, JobOptions, enqueue_all
 from .task import Task
 
 
@@ -59,14 +59,14 @@ class Enqueuing(Inspection):
         Args:
             task: or its name.
             params: of the job.
-            run_in, run_at, priority, id, announce: as those of `Task.options`.
+            run_in, run_at, priority, id, announce: as those of `Task.options`, in place of what those said.
 
         Raises:
             TaskNotFound, TaskInvalid, ParamsInvalid, AlreadyQueued, QueueFull: nothing was enqueued.
             NotAccepted: it is held, but its copies did not exist in time; it may run.
             NotReached: no answer came, so the job may have been enqueued or not.
         """
-        options = NO_OPTIONS.given(run_in=run_in, run_at=run_at, priority=priority, id=id, announce=announce)
+        options = _options_of(task).given(run_in=run_in, run_at=run_at, priority=priority, id=id, announce=announce)
         batch: list[Mapping[str, Any]] = [{} if params is None else params]
         (job,) = await enqueue_all(self, self._checked(task, batch), batch, options)
         return job
@@ -75,14 +75,14 @@ class Enqueuing(Inspection):
         """Hand many jobs to the cluster, in one message: all or none.
 
         Args:
-            task: or its name.
+            task: or its name; what `Task.options` said holds for each job.
             batch: params of each job.
 
         Raises:
             ParamsInvalid: also if they are too much for one message.
             TaskNotFound, AlreadyQueued, QueueFull, NotAccepted, NotReached: as `enqueue`.
         """
-        return await enqueue_all(self, self._checked(task, batch), batch)
+        return await enqueue_all(self, self._checked(task, batch), batch, _options_of(task))
 
     async def result(self, job_id: str, timeout: float | None = None) -> Any:
         """Wait until a job has ended, whoever enqueued it, and return what its task returned.
@@ -106,3 +106,8 @@ class Enqueuing(Inspection):
             if found is not None:
                 found.check_params(params)
         return name
+
+
+def _options_of(task: str | Task) -> JobOptions:
+    """What a task was given by `Task.options`; none of a mere name."""
+    return task.job_options if isinstance(task, Task) else NO_OPTIONS

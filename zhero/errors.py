@@ -56,6 +56,14 @@ class QueueFull(NodeError):
     """`max_jobs` or `max_bytes` is reached; nothing was enqueued."""
 
 
+class DataDirLocked(NodeError):
+    """Another process uses the data directory; each node needs one of its own."""
+
+
+class DataDirInvalid(NodeError):
+    """The data directory can't be used; the message says why, and what to do."""
+
+
 class RuntimeDirInvalid(NodeError):
     """The directory in which the nodes of this user find one another can't be used."""
 

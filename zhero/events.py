@@ -34,7 +34,19 @@ JobEventKind = Literal[
     "skipped",
 ]
 TaskEventKind = Literal["scheduled", "unscheduled", "missing"]
-NodeEventKind = Literal["joined", "paused", "confirmed", "reborn", "identity_taken", "took_over", "degraded"]
+NodeEventKind = Literal[
+    "joined",
+    "paused",
+    "confirmed",
+    "reborn",
+    "identity_taken",
+    "took_over",
+    "degraded",
+    "recovered",
+    "disk_full",
+    "disk_has_room",
+    "disk_failed",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +104,9 @@ class NodeEvent:
     Attributes:
         kind: "joined": it is a member now; "paused": it did not run for a while; "confirmed": that is over; "reborn":
             others had given it up; "identity_taken": another process lives under its id, so it stops; "took_over": it
-            answers now for the jobs of a member that is gone; "degraded": jobs have fewer copies than was asked for.
+            answers now for the jobs of a member that is gone; "degraded": jobs have fewer copies than was asked for;
+            "recovered": its journal had jobs of before; "disk_full": its journal can't write, so nothing new is taken;
+            "disk_has_room": it can again; "disk_failed": it never will, so this node stops.
         jobs: taken over, or degraded; 0 degraded: all have their copies again.
     """
 
@@ -222,6 +236,12 @@ def _of_members(fact: facts.Fact) -> Event | None:
             return NodeEvent("took_over", name, jobs)
         case facts.Degraded(jobs):
             return NodeEvent("degraded", jobs=jobs)
+        case facts.Recovered(jobs):
+            return NodeEvent("recovered", jobs=jobs)
+        case facts.DiskFull(is_over):
+            return NodeEvent("disk_has_room" if is_over else "disk_full")
+        case facts.DiskFailed(why):
+            return NodeEvent("disk_failed", why)
         case _:
             return None
 

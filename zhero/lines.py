@@ -12,6 +12,8 @@ from .core.facts import (
     Confirmed,
     DeadLetterDropped,
     Degraded,
+    DiskFailed,
+    DiskFull,
     Fact,
     IdentityTaken,
     JobEnded,
@@ -29,6 +31,7 @@ from .core.facts import (
     PeerRefuted,
     PeerSuspected,
     Reborn,
+    Recovered,
     TaskMissing,
     TaskScheduled,
     TaskUnscheduled,
@@ -40,6 +43,8 @@ from .core.values import Member, Status, job_text
 MemberFact = (
     Confirmed
     | Degraded
+    | DiskFailed
+    | DiskFull
     | IdentityTaken
     | Joined
     | OwnerChanged
@@ -51,6 +56,7 @@ MemberFact = (
     | PeerRefuted
     | PeerSuspected
     | Reborn
+    | Recovered
     | TookOver
 )
 
@@ -121,6 +127,14 @@ def _of_members(fact: MemberFact) -> tuple[int, str]:
             return logging.INFO, f"· owner {_who(owner)} epoch={epoch}{': this node' if mine else ''}"
         case TookOver(name, jobs):
             return logging.WARNING, f"! took over {name} jobs={jobs}: they are answered for here now"
+        case Recovered(jobs, copies):
+            return logging.INFO, f"· recovered jobs={jobs} copies={copies} from the journal"
+        case DiskFull(is_over=True):
+            return logging.INFO, "· the journal can write again: new jobs are taken"
+        case DiskFull():
+            return logging.ERROR, "! the disk under the journal is full: no new job is taken, what runs goes on"
+        case DiskFailed(why):
+            return logging.ERROR, f"! the journal has failed: {why}; nobody knows what it holds, this node has to stop"
         case Degraded(jobs=0):
             return logging.INFO, "· degraded jobs=0: all have their copies again"
         case Degraded(jobs):

@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar, cast
 from . import codec, settings
 from ._version import __version__
 from .config import PROFILES
-from .core.facts import Fact, IdentityTaken
+from .core.facts import DiskFailed, Fact, IdentityTaken
 from .core.messages import Answer, Call
 from .core.values import IdSource, JobId
 from .draft import Draft
@@ -32,8 +32,10 @@ from .errors import NotRunning, ParamsInvalid, TaskNotFound
 from .events import BUFFER_MAX_COUNT, Events, event_of
 from .forms import task
 from .loader import load
+from .runtime.datadir import DataDir, slot
 from .runtime.driver import Driver, Setup
 from .runtime.handlers import Handler
+from .runtime.journal import Journal
 from .runtime.network import Site
 from .task import Task, running_nodes
 from .views import MemberView
@@ -73,6 +75,10 @@ class Node(Enqueuing):
         solo_after: seconds after which it works alone where no neighbour can be reached. Default 5.
         stuck_after: seconds without a turn of its loop after which others give the node up. Default 60.
         max_jobs, max_bytes, max_payload: limits; beyond them an enqueue is refused.
+        data_dir: a directory of this node's own, for the journal of what has to survive the process; "auto": the first
+            that is free of those of this project, `.zhero/CLUSTER/0, 1, ...`. Default: none.
+        durability: with a data directory, what an accepted job survives: "process" (the default): the death of every
+            process; "power": a power cut too, at the price of a sync; "memory": nothing is kept.
         runtime_dir: where processes find one another; default: the user's own.
         insecure: allow a bind that others than this host can reach.
 
@@ -99,6 +105,8 @@ class Node(Enqueuing):
         max_jobs: int | None = None,
         max_bytes: int | None = None,
         max_payload: int | None = None,
+        data_dir: str | Path | None = None,
+        durability: str | None = None,
         runtime_dir: str | Path | None = None,
         insecure: bool | None = None,
     ) -> None:
@@ -118,6 +126,8 @@ class Node(Enqueuing):
             max_jobs=max_jobs,
             max_bytes=max_bytes,
             max_payload=max_payload,
+            data_dir=data_dir,
+            durability=durability,
             runtime_dir=runtime_dir,
             insecure=insecure,
         )
@@ -129,6 +139,7 @@ class Node(Enqueuing):
         self._tasks: dict[str, Task] = {}
         self._handlers: dict[str, Handler] = {}
         self._driver: Driver | None = None
+        self._place: DataDir | None = None
         self._thread: threading.Thread | None = None
         self._stopped: asyncio.Event | None = None
         self._stopping: asyncio.Task[int] | None = None  # once this node has to stop by itself
@@ -206,6 +217,7 @@ class Node(Enqueuing):
         if self._driver is not None:
             raise NotRunning(f"node {self.name} has been started before: make a new one")
         it = self.settings
+        place = self._data_dir()
         driver = Driver(
             Setup(
                 site=Site(it.name, it.cluster, it.bind, it.join, it.advertise, it.runtime_dir, __version__),
@@ -217,14 +229,39 @@ class Node(Enqueuing):
                 boundary=self._bad_params,
                 on_fact=self._on_fact,
                 heard=lambda: bool(self._events),
+                journal=None
+                if place is None
+                else lambda now_ms: Journal(place.folder, it.cluster, it.durability, now_ms),
             ),
             self._handlers,
             self._log,
         )
         self._stopped = asyncio.Event()
-        await driver.start([it.spec for it in self._tasks.values()])
-        self._driver = driver
+        try:
+            await driver.start([it.spec for it in self._tasks.values()])
+        except BaseException:
+            if place is not None:
+                place.close()
+            raise
+        self._driver, self._place = driver, place
         running_nodes.append(self)
+
+    def _data_dir(self) -> DataDir | None:
+        """The data directory, which is this node's from now on; None: it keeps nothing.
+
+        Raises:
+            DataDirLocked, DataDirInvalid: and how to mend it.
+        """
+        it = self.settings
+        if it.data_dir is None or it.durability == "memory":
+            return None
+        if not it.takes_a_slot:
+            return DataDir(it.data_dir)
+        warnings: list[str] = []
+        found = slot(it.data_dir, warnings)
+        for text in warnings:
+            self._log.warning("! %s", text)
+        return found
 
     async def aclose(self, drain_timeout: float | None = None) -> int:
         """Stop: take nothing new, let work end for at most `drain_timeout` seconds.
@@ -244,6 +281,9 @@ class Node(Enqueuing):
                 events.end()
             if self._stopped is not None:
                 self._stopped.set()
+            place, self._place = self._place, None
+            if place is not None:
+                place.close()
         if lost:
             self._log.warning("! node %s stopped with %d jobs that will not run", self.name, lost)
         return lost
@@ -371,7 +411,7 @@ class Node(Enqueuing):
             if event is not None:
                 for events in self._events:
                     events.push(event)
-        if isinstance(fact, IdentityTaken) and self._stopping is None:
+        if isinstance(fact, IdentityTaken | DiskFailed) and self._stopping is None:
             self._stopping = asyncio.get_running_loop().create_task(self.aclose(0))
 
     # --- the hub --------------------------------------------------------------------------------------------------

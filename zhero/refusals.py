@@ -27,6 +27,7 @@ _ERRORS: dict[Refusal, tuple[type[ZheroError], str]] = {
     ),
     Refusal.ALREADY_QUEUED: (AlreadyQueued, "task {} runs by itself, and its next round is queued already"),
     Refusal.QUEUE_FULL: (QueueFull, "full: {}; nothing was enqueued"),
+    Refusal.DISK_FULL: (QueueFull, "{}: make room there; nothing was enqueued"),
     Refusal.TOO_LARGE: (ParamsInvalid, "too large: {}"),
     Refusal.PARAMS_INVALID: (ParamsInvalid, "{}"),
     Refusal.NOT_PERIODIC: (TaskInvalid, "task {} has no frequency, so it has no schedule to stop or start"),

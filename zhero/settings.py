@@ -38,6 +38,11 @@ from .runtime.discovery import ANY_HOST, PORT_MAX, address_of
 from .runtime.reach import is_ip
 
 PREFIX = "ZHERO_"
+AUTO, NO_DATA = "auto", "none"
+"""Values of `data_dir`: a slot of the project's, and no journal at all."""
+SLOTS = ".zhero"
+"""The folder of a project in which its nodes keep their journals, by cluster."""
+DURABILITIES = ("memory", "process", "power")
 JOIN_MAX_COUNT = 100
 STUCK_AFTER_S = (2, 24 * 3600)
 """Least and most of `stuck_after`; below it a loop is merely lagging."""
@@ -68,6 +73,8 @@ class Settings:
         max_jobs: live jobs that are held; beyond it `QueueFull`.
         max_bytes: bytes of their params; the same.
         max_payload: bytes of one job's params, and of its result.
+        data_dir: where the journal is kept; None: there is none. `takes_a_slot`: below it, in the first free one.
+        durability: with a data directory, what an accepted job survives: "memory", "process" or "power".
         runtime_dir: where nodes find one another; None: the user's own place.
         insecure: allow a bind that others than this host can reach.
         origins: setting -> where it was set.
@@ -89,9 +96,16 @@ class Settings:
     max_jobs: int
     max_bytes: int
     max_payload: int
+    data_dir: Path | None
+    durability: str
     runtime_dir: Path | None
     insecure: bool
     origins: Mapping[str, str] = field(repr=False, compare=False)
+
+    @property
+    def takes_a_slot(self) -> bool:
+        """Whether `data_dir` is "auto": the directory of all nodes of this project and cluster."""
+        return self.data_dir is not None and self.data_dir.name == self.cluster and self.data_dir.parent.name == SLOTS
 
     @property
     def limits(self) -> Limits:
@@ -133,6 +147,13 @@ def resolve(**given: object) -> Settings:
             values[name] = read(name, raw, found.base)
         except _Wrong as wrong:
             raise ConfigError(f"{name} = {raw!r} ({origins[name]}): must be {wrong}") from None
+    if values["data_dir"] == Path(SLOTS):
+        values["data_dir"] = project.folder / SLOTS / values["cluster"]
+    if values["data_dir"] is None and origins["durability"] != "default" and values["durability"] != "memory":
+        raise ConfigError(
+            f"durability = {values['durability']!r} ({origins['durability']}): needs a place for the journal, such as "
+            'data_dir = "auto"'
+        )
     settings = Settings(**values, origins=origins)
     _refuse_open_door(settings)
     _refuse_unknown_port(settings)
@@ -160,6 +181,8 @@ def _defaults(project: _Project) -> dict[str, Any]:
         "max_jobs": limits.jobs_max,
         "max_bytes": limits.jobs_max_bytes,
         "max_payload": limits.payload_max_bytes,
+        "data_dir": None,
+        "durability": "process",
         "runtime_dir": None,
         "insecure": False,
     }
@@ -330,6 +353,20 @@ def _profile(name: str, raw: object, base: Path) -> str:
     raise _Wrong(f"one of {', '.join(PROFILES)}")
 
 
+def _data_dir(name: str, raw: object, base: Path) -> Path | None:
+    if raw == AUTO:
+        return Path(SLOTS)  # `resolve` knows the rest
+    if raw == NO_DATA:
+        return None
+    return _path(name, raw, base)
+
+
+def _durability(name: str, raw: object, base: Path) -> str:
+    if isinstance(raw, str) and raw in DURABILITIES:
+        return raw
+    raise _Wrong(f"one of {', '.join(DURABILITIES)}")
+
+
 def _endpoints(name: str, raw: object, base: Path) -> tuple[str, ...]:
     listed = _list(raw, str)
     if listed is None or len(listed) > JOIN_MAX_COUNT or not all(_is_reachable(it) for it in listed):
@@ -405,6 +442,8 @@ READERS: dict[str, Callable[[str, object, Path], object]] = {
     "max_jobs": _integer,
     "max_bytes": _integer,
     "max_payload": _integer,
+    "data_dir": _data_dir,
+    "durability": _durability,
     "runtime_dir": _path,
     "insecure": _flag,
 }

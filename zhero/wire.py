@@ -465,6 +465,30 @@ def _one_of_kinds(kinds: tuple[type, ...], where: str) -> _Form:
     return _Form(pack, unpack)
 
 
+def packer(hint: Any, where: str) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
+    """Values of one type as bytes, and back: the same forms for what is kept as for what is said.
+
+    The second raises `WireInvalid` where the bytes are no such value.
+    """
+    form = _form(hint, where)
+
+    def pack(value: Any) -> bytes:
+        row = value if form.pack is None else form.pack(value)
+        try:
+            return packb(row)
+        except UnicodeEncodeError:
+            return packb(row, unicode_errors="backslashreplace")
+
+    def unpack(data: bytes) -> Any:
+        try:
+            raw = unpackb(data)
+        except Exception as error:  # whatever bytes may cause
+            raise WireInvalid(f"{where}: no msgpack: {error or type(error).__name__}") from error
+        return form.unpack(raw)
+
+    return pack, unpack
+
+
 def _compile_frame() -> tuple[Callable[[Frame], list[Any]], Callable[[Any], Frame]]:
     pack, unpack = _record(Frame)
     assert pack is not None

@@ -24,7 +24,11 @@ PATIENCE_S = 30.0
 CLUSTER = "doctor-test"
 
 CHILD = """
-import asyncio, json, sys
+import asyncio, json, sys, time
+
+wall_ns, off_ns = time.time_ns, 1_000_000 * int(sys.argv[2])
+time.time_ns = lambda: wall_ns() + off_ns  # before anybody takes the clock
+
 import zhero
 
 async def main():
@@ -44,9 +48,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def child(name: str, **given: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A node in a process of its own; gone in the end, whatever happens."""
-    command = [sys.executable, "-c", CHILD, json.dumps({"name": name, **given})]
+def child(name: str, *, clock_off_ms: int = 0, **given: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A node in a process of its own, whose wall clock is so far off; gone in the end, whatever happens."""
+    command = [sys.executable, "-c", CHILD, json.dumps({"name": name, **given}), str(clock_off_ms)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     try:
         yield process
@@ -142,6 +146,16 @@ def test_a_node_that_was_killed_is_left_behind_and_removed(capsys: Capture) -> N
         code, told = doctor(capsys)
         assert code == 0
         assert "entry one" not in told
+
+
+@pytest.mark.parametrize(("off_ms", "where"), [(30_000, "ahead"), (-30_000, "behind")])
+def test_a_clock_that_is_off_is_said_with_the_cure(off_ms: int, where: str, capsys: Capture) -> None:
+    with child("one"), child("two", clock_off_ms=off_ms):
+        code, told = until(capsys, "node two", where)
+        assert code == 0  # a warning: work goes on, and only a `run_at` may be early or late
+        assert told["node two"]["level"] == "warning"
+        assert "NTP" in told["node two"]["advice"]
+        assert told["node one"]["level"] == "ok"
 
 
 def test_a_seed_of_another_cluster_is_a_problem_that_says_so(capsys: Capture) -> None:

@@ -49,6 +49,10 @@ SHOWN = {
         "started again: ",
         "owner: one of the survivors",
     ],
+    "survives_a_crash": [
+        "before the crash: ['0', '1', '2'",
+        "results: ['0.jpg', '1.jpg', '2.jpg', '3.jpg', '4.jpg', '5.jpg', '6.jpg', '7.jpg']",
+    ],
     "retries": [
         "call_shop: reached at try 3",
         "failed: buy failed: LookupError: out of stock",

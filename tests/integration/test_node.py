@@ -308,6 +308,26 @@ def test_what_is_wrong_is_refused_before_anything_is_queued() -> None:
     asyncio.run(main())
 
 
+def test_options_of_a_task_hold_for_jobs_that_a_node_is_handed() -> None:
+    @zhero.task
+    async def add(a: int) -> int:
+        return a
+
+    async def main() -> None:
+        async with zhero.Node([add], workers=0, drain_timeout=0) as node:
+            later = add.options(run_in=3600, priority=7)
+            one = await node.enqueue(later, {"a": 1})
+            many = await node.enqueue_many(later, [{"a": 2}, {"a": 3}])
+            sooner = await node.enqueue(later, {"a": 4}, run_in=60)
+            views = [await node.job(job.id) for job in (one, *many, sooner)]
+            assert [(view.state, view.priority) for view in views] == [("delayed", 7)] * 4
+            due = [view.run_at for view in views if view.run_at is not None]
+            assert len(due) == 4
+            assert due[3] < min(due[:3])
+
+    asyncio.run(main())
+
+
 def test_a_node_takes_one_task_as_it_is_and_refuses_what_is_none() -> None:
     assert "add" in zhero.Node(add).tasks
     with pytest.raises(zhero.TaskInvalid):

@@ -66,14 +66,16 @@ def only(jobs: Sequence[tuple[JobId, bytes]]) -> JobId:
 # --- what a broken engine would do --------------------------------------------------------------------------------
 
 
-def accept_and_forget(call: Any, engine: Engine, ref: int, what: Any, now_ms: int) -> list[Effect]:
+def accept_and_forget(
+    call: Any, engine: Engine, ref: int, what: Any, now_ms: int, *, more: bool = False
+) -> list[Effect]:
     if isinstance(what, Enqueue) and what.task in ("quick", "report", "lazy") and not what.keyed:
         return [Reply(ref, Accepted([job for job, _ in what.jobs]))]
-    return call(engine, ref, what, now_ms)  # type: ignore[no-any-return]
+    return call(engine, ref, what, now_ms, more=more)  # type: ignore[no-any-return]
 
 
-def refuse_and_keep(call: Any, engine: Engine, ref: int, what: Any, now_ms: int) -> list[Effect]:
-    effects = call(engine, ref, what, now_ms)
+def refuse_and_keep(call: Any, engine: Engine, ref: int, what: Any, now_ms: int, *, more: bool = False) -> list[Effect]:
+    effects = call(engine, ref, what, now_ms, more=more)
     refused = Refused(Refusal.QUEUE_FULL, "no")
     return [
         Reply(ref, refused) if isinstance(effect, Reply) and isinstance(effect.answer, Accepted) else effect
@@ -81,41 +83,45 @@ def refuse_and_keep(call: Any, engine: Engine, ref: int, what: Any, now_ms: int)
     ]
 
 
-def start_early(call: Any, engine: Engine, ref: int, what: Any, now_ms: int) -> list[Effect]:
+def start_early(call: Any, engine: Engine, ref: int, what: Any, now_ms: int, *, more: bool = False) -> list[Effect]:
     if isinstance(what, Enqueue) and what.delay_ms > 100:
         what = replace(what, delay_ms=what.delay_ms // 2)
-    return call(engine, ref, what, now_ms)  # type: ignore[no-any-return]
+    return call(engine, ref, what, now_ms, more=more)  # type: ignore[no-any-return]
 
 
-def change_params(call: Any, engine: Engine, ref: int, what: Any, now_ms: int) -> list[Effect]:
+def change_params(call: Any, engine: Engine, ref: int, what: Any, now_ms: int, *, more: bool = False) -> list[Effect]:
     if isinstance(what, Enqueue) and len(what.jobs) == 1:
         what = replace(what, jobs=[(what.jobs[0][0], b"\x81\xa1n\x01")])
-    return call(engine, ref, what, now_ms)  # type: ignore[no-any-return]
+    return call(engine, ref, what, now_ms, more=more)  # type: ignore[no-any-return]
 
 
-def run_another_task(call: Any, engine: Engine, ref: int, what: Any, now_ms: int) -> list[Effect]:
+def run_another_task(
+    call: Any, engine: Engine, ref: int, what: Any, now_ms: int, *, more: bool = False
+) -> list[Effect]:
     if isinstance(what, Enqueue) and what.task == "urgent":
         what = replace(what, task="lazy")
-    return call(engine, ref, what, now_ms)  # type: ignore[no-any-return]
+    return call(engine, ref, what, now_ms, more=more)  # type: ignore[no-any-return]
 
 
-def run_what_nobody_wants(call: Any, engine: Engine, ref: int, what: Any, now_ms: int) -> list[Effect]:
+def run_what_nobody_wants(
+    call: Any, engine: Engine, ref: int, what: Any, now_ms: int, *, more: bool = False
+) -> list[Effect]:
     if isinstance(what, Enqueue) and len(what.jobs) == 1 and not what.keyed:
         job, params = what.jobs[0]
         what = replace(what, jobs=[(job, params), (JobId(job ^ 1 << 127), params)])
-    return call(engine, ref, what, now_ms)  # type: ignore[no-any-return]
+    return call(engine, ref, what, now_ms, more=more)  # type: ignore[no-any-return]
 
 
-def know_nothing(call: Any, engine: Engine, ref: int, what: Any, now_ms: int) -> list[Effect]:
+def know_nothing(call: Any, engine: Engine, ref: int, what: Any, now_ms: int, *, more: bool = False) -> list[Effect]:
     if isinstance(what, AwaitResult):
         return [Reply(ref, Refused(Refusal.UNKNOWN_JOB, ""))]
-    return call(engine, ref, what, now_ms)  # type: ignore[no-any-return]
+    return call(engine, ref, what, now_ms, more=more)  # type: ignore[no-any-return]
 
 
-def say_cancelled(call: Any, engine: Engine, ref: int, what: Any, now_ms: int) -> list[Effect]:
+def say_cancelled(call: Any, engine: Engine, ref: int, what: Any, now_ms: int, *, more: bool = False) -> list[Effect]:
     if isinstance(what, Cancel):
         return [Reply(ref, Did(True))]
-    return call(engine, ref, what, now_ms)  # type: ignore[no-any-return]
+    return call(engine, ref, what, now_ms, more=more)  # type: ignore[no-any-return]
 
 
 def answer_nobody(answer: Any, outbox: Outbox, asker: Asker, what: Answer, *, more: bool = False) -> None:
@@ -129,8 +135,10 @@ def tell_another_result(answer: Any, outbox: Outbox, asker: Asker, what: Answer,
     answer(outbox, asker, what, more=more)
 
 
-def drop_reports(finished: Any, engine: Engine, reports: list[Finished], now_ms: int) -> list[Effect]:
-    return finished(engine, [it for it in reports if not is_chosen(it.job)], now_ms)  # type: ignore[no-any-return]
+def drop_reports(
+    finished: Any, engine: Engine, reports: list[Finished], now_ms: int, *, more: bool = False
+) -> list[Effect]:
+    return finished(engine, [it for it in reports if not is_chosen(it.job)], now_ms, more=more)  # type: ignore[no-any-return]
 
 
 # --- what a broken executor, or a start that it should not have had, would do ---------------------------------------

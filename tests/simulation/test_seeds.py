@@ -18,7 +18,33 @@ from zhero.sim.seeds import Lived, Summary, live, live_all
 from zhero.sim.world import World
 
 SEEDS = range(60)
-FIXED = (63, 66, 71, 91, 117, 119, 135, 168, 223, 239)
+FIXED = (
+    63,
+    66,
+    71,
+    91,
+    102,
+    117,
+    119,
+    135,
+    168,
+    223,
+    239,
+    397,
+    511,
+    548,
+    666,
+    763,
+    864,
+    868,
+    892,
+    914,
+    929,
+    977,
+    1036,
+    1139,
+    1381,
+)
 """Seeds that once broke a promise."""
 
 

@@ -9,14 +9,14 @@ A peer has an executor if the test says how long its runs take (`Peer.works_ms`)
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import TypeVar
 
 from zhero.config import PROFILES, Limits
-from zhero.core.effects import Connect, Disconnect, Effect, Knock, Probe, Reply, Send, Start, Stop, Tell
+from zhero.core.effects import Connect, Disconnect, Effect, Knock, Persist, Probe, Reply, Send, Start, Stop, Tell
 from zhero.core.engine import Engine
 from zhero.core.facts import Fact
 from zhero.core.messages import Answer, AwaitResult, Beat, Call, Ended, Enqueue, Frame, Message
@@ -34,8 +34,11 @@ from zhero.core.values import (
     TaskSpec,
     Verdict,
 )
+from zhero.sim.disk import Disk
 
 F = TypeVar("F")
+WRITES_MS = 2
+"""How long a write to a disk takes."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Peer:
         node: NodeId | None = None,
         limits: Limits | None = None,
         ahead_ms: int = 0,
+        disk: Disk | None = None,
     ) -> None:
         number = len(cluster.peers) + 1
         self.name = name
@@ -69,7 +73,17 @@ class Peer:
         limits = limits or Limits()
         self.cluster = cluster
         self.ahead_ms = ahead_ms  # its clock is wrong by so much
-        self.engine = Engine(member, limits, self.clock_ms, Random(number), profile=PROFILES["lan"], seeds=seeds)
+        self.disk = disk
+        self.writes = True  # else its disk is stuck
+        self.engine = Engine(
+            member,
+            limits,
+            self.clock_ms,
+            Random(number),
+            profile=PROFILES["lan"],
+            seeds=seeds,
+            journal=disk is not None,
+        )
         self.facts: list[Fact] = []
         self.replies: dict[int, Answer] = {}
         self.runs: list[Run] = []
@@ -88,6 +102,14 @@ class Peer:
         for effect in act(self.clock_ms):
             self._carry_out(effect)
         self.engine.check()
+
+    def do_in_one_turn(self, acts: Sequence[Callable[[int], list[Effect]]]) -> None:
+        """Inputs that are made with `more`, as a driver makes those of one turn."""
+        for act in acts:
+            for effect in act(self.clock_ms):
+                self._carry_out(effect)
+        if self.engine.has_more:
+            self.do(self.engine.settle)
 
     def ask(self, call: Call) -> int:
         self._ref += 1
@@ -178,8 +200,16 @@ class Peer:
                     cluster.later(1, partial(self._end, self.executing[job], Verdict.CANCELLED), self)
             case Tell(fact):
                 self.facts.append(fact)
+            case Persist():
+                cluster.later(WRITES_MS, partial(self._persist, effect), self)
             case _:
                 pass
+
+    def _persist(self, persist: Persist) -> None:
+        assert self.disk is not None
+        if self.writes:
+            self.disk.write(persist)
+            self.do(partial(self.engine.persisted, persist.ticket))
 
     # --- its executor ---------------------------------------------------------------------------------------------
 
@@ -214,12 +244,25 @@ class Cluster:
         self._ids += 1
         return JobId(self._ids)
 
-    def start(self, name: str, *seeds: str, slots: int = 4, ahead_ms: int = 0) -> Peer:
-        """A process begins; `seeds` are names."""
+    def start(
+        self,
+        name: str,
+        *seeds: str,
+        slots: int = 4,
+        ahead_ms: int = 0,
+        disk: Disk | None = None,
+        has_disk: bool = False,
+    ) -> Peer:
+        """A process begins; `seeds` are names. `disk`: that of an earlier one; `has_disk`: a new one."""
         endpoints = [f"tcp://{seed}:1" for seed in seeds]
         boot = self.now_ms + len(self.peers)
-        peer = Peer(self, name, endpoints, boot, limits=self.limits, ahead_ms=ahead_ms)
+        if has_disk:
+            disk = Disk(NodeId((len(self.peers) + 1).to_bytes(16)))
+        node = None if disk is None else disk.node
+        peer = Peer(self, name, endpoints, boot, node=node, limits=self.limits, ahead_ms=ahead_ms, disk=disk)
         self.peers[name] = peer
+        if disk is not None:
+            peer.do(partial(peer.engine.recovered, disk.found()))
         self._run(peer)
         peer.do(partial(peer.engine.capacity, slots))
         return peer
@@ -247,7 +290,7 @@ class Cluster:
         old = self.peers.pop(name)
         self.peers[f"{name} of before"] = old
         old.running = False
-        return self.start(name, *seeds)
+        return self.start(name, *seeds, disk=old.disk)
 
     def kill(self, name: str) -> None:
         """Its connections break, and whoever had one is told."""
@@ -359,12 +402,17 @@ def formed(
     slots: int = 4,
     specs: tuple[TaskSpec, ...] = (),
     ahead_ms: dict[str, int] | None = None,
+    disks: bool = False,
 ) -> Cluster:
     """A cluster that has stood for a while, with an owner, and copies of what there is."""
     cluster = Cluster(limits)
     for name in names:
         peer = cluster.start(
-            name, *(other for other in names if other != name), slots=slots, ahead_ms=(ahead_ms or {}).get(name, 0)
+            name,
+            *(other for other in names if other != name),
+            slots=slots,
+            ahead_ms=(ahead_ms or {}).get(name, 0),
+            has_disk=disks,
         )
         peer.works_ms = works_ms
         peer.define(T, ONCE, ALL, *specs)

@@ -49,6 +49,8 @@ VALUES: dict[str, Any] = {
     "mine": False,
     "name": "web-2",
     "jobs": 6,
+    "copies": 2,
+    "is_over": False,
 }
 KINDS: tuple[type[Any], ...] = get_args(facts.Fact)
 SILENT = {facts.DeadLetterDropped, facts.VerdictIgnored, facts.PeerMisbehaved}

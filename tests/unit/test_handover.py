@@ -9,8 +9,19 @@ import pytest
 
 from tests.unit.cluster import TICK, Cluster, Peer, formed
 from zhero.core.facts import PeerDied, PeerSuspected, Reborn
-from zhero.core.messages import Accepted, AskStatus, AwaitResult, ClusterStatus, Ended, Enqueue, Leave, Left, StopTask
-from zhero.core.values import NO_PARAMS, SUCCEEDED, Finished, JobId, Status, Verdict
+from zhero.core.messages import (
+    Accepted,
+    AskStatus,
+    AwaitResult,
+    ClusterStatus,
+    Ended,
+    Enqueue,
+    Leave,
+    Left,
+    Retry,
+    StopTask,
+)
+from zhero.core.values import NO_PARAMS, SUCCEEDED, Failure, Finished, JobId, Outcome, Status, Verdict, part_id
 
 
 def living(cluster: Cluster) -> list[Peer]:
@@ -357,3 +368,27 @@ def test_a_member_that_comes_back_three_times_loses_nothing() -> None:
     for peer in living(cluster):
         assert peer.outcomes(jobs) == {"succeeded": 180}
     assert live_jobs(cluster) == 0
+
+
+def test_a_part_that_a_person_revived_while_its_member_was_going_does_not_wait_for_ever() -> None:
+    """Whoever is home of it then can't know that the member is gone; whoever takes it in does."""
+    cluster = formed("a", "b", "c", works_ms=None)
+    a, b, c = cluster.peers.values()
+    whole = cluster.new_id()
+    a.ask(Enqueue("all", [(whole, NO_PARAMS)]))
+    cluster.run(50)
+    part = part_id(whole, c.life.node)
+    dead = Finished(part, 1, Verdict.DEAD, Outcome(Status.FAILED, b"", Failure("ValueError", "no")))
+    c.do(partial(c.engine.finished, [dead]))
+    cluster.run(50)
+    assert part in a.engine.streams.own.slice.dead
+    a.stopped = True
+    cluster.run(14_000)
+    cluster.kill("c")
+    cluster.run(1_000)
+    a.stopped = False
+    a.ask(Retry(part))
+    assert part in a.engine.streams.own.slice
+    cluster.run(40_000)
+    assert b.outcomes([part]) == {"lost": 1}
+    assert not any(part in peer.engine.streams.own.slice for peer in (a, b))

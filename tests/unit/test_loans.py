@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 
 from tests.unit.cluster import T, formed
-from zhero.core.messages import Accepted, Cancel, Counted, CountJobs, Did, GiveBack, Grant, Hungry
-from zhero.core.values import TaskSpec
+from zhero.core.messages import Accepted, Cancel, Counted, CountJobs, Did, Enqueue, GiveBack, Grant, Hungry
+from zhero.core.values import NO_PARAMS, TaskSpec
 
 
 @pytest.mark.parametrize("works_ms", [1, 5, 30, 300])
@@ -163,3 +163,18 @@ def test_a_run_elsewhere_is_recalled_when_its_job_is_cancelled() -> None:
     counted = a.hear(CountJobs())
     assert isinstance(counted, Counted)
     assert counted.queues["processing"] == len(jobs) - 1
+
+
+def test_what_comes_in_one_turn_is_said_in_one_frame() -> None:
+    cluster = formed("a", "b")
+    a, b = cluster.peers.values()
+    a.do(partial(a.engine.capacity, 0))  # it has to lend
+    cluster.run(1_000)
+    said = [len(cluster.frames)]
+    jobs = [cluster.new_id() for _ in range(100)]
+    calls = [Enqueue("t", [(job, NO_PARAMS)]) for job in jobs]
+    a.do_in_one_turn([partial(a.engine.call, 10_000 + n, call, more=True) for n, call in enumerate(calls)])
+    said.append(len(cluster.frames))
+    assert said[1] - said[0] == 1
+    cluster.until(lambda: all(10_000 + n in a.replies for n in range(100)), 10)
+    assert b.outcomes(jobs) == {"succeeded": 100}

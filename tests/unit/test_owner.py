@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.cluster import TICK, Cluster, Peer, T, formed
+from zhero.config import Limits
+from zhero.core.effects import Outbox
 from zhero.core.facts import OwnerChanged
-from zhero.core.messages import AskStatus, ClusterStatus, Copied, Leave
+from zhero.core.jobs import Slice
+from zhero.core.messages import AskStatus, ClusterStatus, Copied, Leave, Owns, Took
+from zhero.core.owner import Ownership
+from zhero.core.roster import Roster
+from zhero.core.streams import Stream, Streams
+from zhero.core.values import Life, Member, NodeId, Rumour, Standing, StreamId
 
 
 def owners(cluster: Cluster) -> set[str]:
@@ -165,3 +172,22 @@ def test_everybody_shows_the_same_owner() -> None:
         status = peer.hear(AskStatus())
         assert isinstance(status, ClusterStatus)
         assert [it.member.name for it in status.members if it.owner] == ["a"]
+
+
+def test_what_an_owner_had_said_before_it_handed_its_queue_over_is_not_believed_later() -> None:
+    """What two members say comes in any order: the one that took the queue is heard before the one that gave it."""
+    me, gave, took = (
+        Member(Life(NodeId(bytes([n]) * 16), 1, 0), f"n{n}", f"tcp://n{n}:1", n, "0", "") for n in (1, 2, 3)
+    )
+    roster = Roster(me)
+    for member in (gave, took):
+        roster.add(Rumour(member, Standing.ALIVE, 1, 1), 0)
+    before, into = StreamId("delayed", gave.life, 1), StreamId("delayed", took.life, 1)
+    moved: dict[StreamId, StreamId] = {}
+    streams = Streams(Stream(Slice("own", me.life, 1, Limits())))
+    ownership = Ownership(roster, streams, Limits(), Outbox(), moved, lambda now_ms: None)
+    ownership.on_owns(took.life, Owns(into), 1)
+    moved[before] = into
+    ownership.on_took(Took(before, into), 2)
+    ownership.on_owns(gave.life, Owns(before), 3)  # of the two it would be the one that stays
+    assert ownership.owner == took.life

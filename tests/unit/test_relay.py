@@ -130,6 +130,16 @@ def test_without_an_owner_that_answers_nothing_is_accepted_and_nothing_runs() ->
     assert not cluster.runs_of([job])
 
 
+def test_a_job_that_a_blocked_owner_may_have_taken_is_not_refused_by_the_next_one() -> None:
+    cluster, a, b, c = three(works_ms=60_000, limits=Limits(jobs_max=4, accept_timeout_ms=20_000))
+    b.put("t", 4, delay_ms=0)
+    (job,) = c.put("t", delay_ms=15_000)
+    a.age_from_ms = cluster.now_ms  # before it hears of it; when it wakes, it takes the job
+    cluster.until(lambda: b.owns, 9_000)
+    cluster.until(lambda: c.answer is not None)
+    assert c.answer == Refused(Refusal.NOT_ACCEPTED, f"{job:032x}")
+
+
 def test_a_large_batch_for_later_is_refused_where_it_could_not_be_sent_on() -> None:
     cluster, a, b, _ = three()
     jobs = [(cluster.new_id(), bytes(100_000)) for _ in range(20)]

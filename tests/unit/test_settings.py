@@ -187,6 +187,8 @@ def test_the_environment_can_say_everything(project: Path, monkeypatch: pytest.M
         "MAX_JOBS": "10",
         "MAX_BYTES": "1000",
         "MAX_PAYLOAD": "100",
+        "DATA_DIR": "data",
+        "DURABILITY": "power",
         "RUNTIME_DIR": "run",
         "INSECURE": "true",
     }
@@ -210,6 +212,8 @@ def test_the_environment_can_say_everything(project: Path, monkeypatch: pytest.M
         ("max_jobs", 10),
         ("max_bytes", 1000),
         ("max_payload", 100),
+        ("data_dir", project / "data"),
+        ("durability", "power"),
         ("runtime_dir", project / "run"),
         ("insecure", True),
     ]
@@ -237,6 +241,8 @@ def test_a_file_can_say_everything_and_its_paths_are_relative_to_it(
         max_jobs = 10
         max_bytes = 1000
         max_payload = 100
+        data_dir = "data"
+        durability = "power"
         runtime_dir = "run"
         insecure = false
         """
@@ -246,6 +252,7 @@ def test_a_file_can_say_everything_and_its_paths_are_relative_to_it(
     settings = resolve()
     assert settings.tasks == (project / "jobs", Path("/srv/more"))
     assert settings.runtime_dir == project / "run"
+    assert settings.data_dir == project / "data"
     assert settings.join == ("tcp://10.0.0.7:7040",)
     assert settings.drain_timeout == 2.0
     assert (settings.backups, settings.accept_timeout, settings.solo_after) == (0, 3.0, 12.5)

@@ -9,8 +9,10 @@ import argparse
 from collections.abc import Awaitable, Callable
 from typing import cast
 
+from .. import settings
 from ..client import Client
 from ..outcomes import Outcomes
+from ..runtime.datadir import unheld
 from ..views import ClusterView, JobView
 from .output import say, show_json, show_table, span
 
@@ -63,6 +65,9 @@ async def status(client: Client, args: argparse.Namespace) -> bool:
                 for plan in found.plans
             ),
         )
+    slots = settings.resolve(cluster=client.cluster, data_dir=settings.AUTO).data_dir
+    for folder in unheld(slots) if slots is not None else ():
+        say(f"nobody holds {folder}: what is in its journal waits for one more `zhero run`")
     for task in found.missing:
         say(f"jobs wait for {task}, and no member has that task")
     return True

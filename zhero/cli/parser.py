@@ -117,6 +117,14 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--advertise", metavar="ENDPOINT", help="where others reach it, if that is not where it listens")
     run.add_argument("--profile", metavar="NAME", help="how fast members notice things: fast, lan (the default) or wan")
     run.add_argument("--workers", type=_number, metavar="COUNT", help="jobs run at once; 0: none, others run them")
+    keeping = run.add_mutually_exclusive_group()
+    keeping.add_argument(
+        "--data-dir", metavar="DIR", help="keep the journal there; default: the first free of .zhero/CLUSTER/0, 1, ..."
+    )
+    keeping.add_argument("--no-data", action="store_true", help="keep no journal: jobs live in memory only")
+    run.add_argument(
+        "--durability", metavar="LEVEL", help="what an accepted job survives: memory, process (the default) or power"
+    )
     run.add_argument(
         "--drain-timeout", type=_number, metavar="SECONDS", help="how long running jobs may go on when it stops"
     )

@@ -142,9 +142,13 @@ def _node(args: argparse.Namespace) -> tuple[Node, Reloader | None]:
         name: getattr(args, name)
         for name in ("tasks", "name", "bind", "join", "advertise", "profile", "cluster", "workers", "insecure")
     }
+    given["data_dir"] = settings.NO_DATA if args.no_data else args.data_dir
+    given["durability"] = args.durability
     if args.node is None:
         paths = settings.resolve(tasks=args.tasks).tasks or (Path("tasks"),)
         reloader = Reloader(paths) if args.reload else None
+        if given["data_dir"] is None and settings.resolve(durability="memory").origins["data_dir"] == "default":
+            given["data_dir"] = settings.AUTO
         given["tasks"] = paths if reloader is None else reloader.load()
         return Node(**given, drain_timeout=args.drain_timeout), reloader
     said = [name for name, value in given.items() if value is not None]

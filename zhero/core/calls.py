@@ -224,6 +224,7 @@ class Calls:
 
     def answer(self, asker: Asker, answer: Answer) -> None:
         """A long list goes to a client in several parts."""
+        answer = self.relay.honest(asker, answer)
         if isinstance(asker, Peer) and asker.life not in self._roster:
             return
         if isinstance(asker, int) or not isinstance(answer, Listed):

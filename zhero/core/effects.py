@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from .facts import Fact
+from .kept import Step
 from .messages import Answer, Answered, Frame, Message, Response, about_bytes
 from .values import JobId, Life, Member, Run
 
@@ -77,13 +78,22 @@ class Reply:
 
 
 @dataclass(slots=True)
+class Persist:
+    """Write this to the journal, in the order of tickets, each as a whole. The world owes a `persisted`, or a
+    `persist_failed`."""
+
+    ticket: int
+    steps: list[Step]
+
+
+@dataclass(slots=True)
 class Tell:
     """Let people know."""
 
     fact: Fact
 
 
-Effect = Send | Knock | Connect | Disconnect | Probe | Start | Stop | Reply | Tell
+Effect = Send | Knock | Connect | Disconnect | Probe | Start | Stop | Reply | Persist | Tell
 
 
 class Peer(NamedTuple):
@@ -142,8 +152,8 @@ class Outbox:
     def tell(self, fact: Fact) -> None:
         self._effects.append(Tell(fact))
 
-    def want(self, effect: Send | Knock | Connect | Disconnect | Probe) -> None:
-        """Something of the network."""
+    def want(self, effect: Send | Knock | Connect | Disconnect | Probe | Persist) -> None:
+        """Something of the network, or of the journal."""
         self._effects.append(effect)
 
     def drain(self) -> list[Effect]:

@@ -9,7 +9,9 @@ world (the driver over ZeroMQ, the simulator) owes the engine:
 - for each `Probe` one `probed`, and frames to those of `Connect`;
 - for each `Run` of a `Start` one `started` and, later, one `finished`; after `Stop` a `finished` soon, or
   `cannot_stop`;
-- `capacity` whenever the number of jobs that its executor wants to hold has changed.
+- `capacity` whenever the number of jobs that its executor wants to hold has changed;
+- `settle`, or a `tick`, within the same turn after inputs with `more`: calls and reports of the own process that come
+  in one turn are acted on once, and said to each peer in one frame; an answer that is there does not wait for that.
 
 A job's way: `call(Enqueue)` puts it (`Put`); copies get the entry, and their receipts let the caller be told and the
 job into the line; `settle` lends it (`Lent`), to this node (effect `Start`) or to another (`Grant`); there `started`
@@ -29,6 +31,8 @@ from .calls import Calls
 from .effects import Asker, Effect, Outbox, Peer
 from .facts import (
     DeadLetterDropped,
+    DiskFailed,
+    DiskFull,
     JobEnded,
     PeerMisbehaved,
     Reborn,
@@ -40,6 +44,7 @@ from .handover import Handover, Reunion
 from .inquiry import Inquiries
 from .intake import Intake
 from .jobs import Slice
+from .kept import DiskFault, Found
 from .loans import Loans
 from .membership import Membership
 from .merging import orphan
@@ -86,7 +91,9 @@ from .messages import (
     about_bytes,
 )
 from .owner import Ownership
+from .persisting import Persisting
 from .query import Query, parts_of
+from .recovery import Recovery
 from .replication import Copies, Replication
 from .roster import Gone, Roster, Row
 from .schedule import Schedule
@@ -110,7 +117,9 @@ class Engine:
         *,
         profile: Profile = PROFILES["lan"],
         seeds: Sequence[str] = (),
+        journal: bool = False,
     ) -> None:
+        """`journal`: there is one, and nothing begins before `recovered`."""
         self.limits = limits
         outbox = self._outbox = Outbox()
         roster = self._roster = Roster(me)
@@ -136,7 +145,7 @@ class Engine:
         self._broadcast = Broadcast(roster, streams)
         self._query = Query(roster, streams, limits, outbox, now_ms)
         self._verdicts = Verdicts(roster, self._query, outbox)
-        self._ownership = Ownership(roster, streams, limits, outbox, self._on_owner_changed)
+        self._ownership = Ownership(roster, streams, limits, outbox, self._loans.moved, self._on_owner_changed)
         self._inquiries = Inquiries(roster, self._loans, outbox)
         self._takeover = Takeover(
             roster,
@@ -149,7 +158,15 @@ class Engine:
             self._verdicts.on_reports,
         )
         self._handover = Handover(
-            roster, streams, self._loans, self._replication, self._takeover, outbox, self._target_of, self._on_given
+            roster,
+            streams,
+            self._loans,
+            self._replication,
+            self._takeover,
+            outbox,
+            self._target_of,
+            self._on_given,
+            self._on_resumed,
         )
         self._reunion = Reunion(
             roster,
@@ -176,13 +193,30 @@ class Engine:
             outbox,
             self._takeover.knows,
         )
+        self.has_more = False  # `settle` is to follow
         self._missing: set[str] = set()  # tasks that were warned of: jobs wait for them
         self._looks_for_missing = False
         self._leave_askers: list[Asker] = []  # told when nothing is left to do
         self._leave_by_ms = 0
         self._refused_by: dict[Life, None] = {}  # members that do not take what this one leaves behind
         self._hear: dict[type[Any], Callable[[Life, Any, int], None]] = self._table()
-        self._membership.start(seeds, now_ms)
+        self._persisting = Persisting(roster, streams, self._copies, outbox, is_on=journal)
+        self._recovery = Recovery(
+            roster,
+            streams,
+            self._copies,
+            self._loans,
+            self._takeover,
+            self._ownership,
+            self._reunion,
+            self._persisting,
+            self._calls.relay,
+            limits,
+            outbox,
+        )
+        self._seeds = seeds
+        if not journal:
+            self._membership.start(seeds, now_ms)
 
     # --- input ----------------------------------------------------------------------------------------------------
 
@@ -252,14 +286,14 @@ class Engine:
                 self._outbox.tell(TaskMissing(task, count))
         self._missing = set(missing)
 
-    def call(self, ref: int, call: Call, now_ms: int) -> list[Effect]:
-        """A call of the own process; a `Reply` with this `ref` follows, now or later."""
+    def call(self, ref: int, call: Call, now_ms: int, *, more: bool = False) -> list[Effect]:
+        """A call of the own process; a `Reply` with this `ref` follows, now or later. `more`: see the module."""
         self._membership.notice(now_ms)
         if isinstance(call, Leave):
             self._leave(ref, call, now_ms)
         else:
             self._calls.take(ref, call, now_ms)
-        return self._settle(now_ms)
+        return self._put_off() if more else self._settle(now_ms)
 
     def give_up(self, ref: int) -> None:
         """The caller does not wait for the reply any more; what it asked for goes on."""
@@ -370,32 +404,63 @@ class Engine:
         self._membership.on_probed(life, refused, now_ms)
         return self._settle(now_ms)
 
-    def capacity(self, count: int, now_ms: int, ahead: int = 0) -> list[Effect]:
+    def recovered(self, found: Found, now_ms: int) -> list[Effect]:
+        """What the journal held at start; before all else, and even if it was empty."""
+        self._recovery.take(found)
+        self._membership.start(self._seeds, now_ms)
+        return self._settle(now_ms)
+
+    def persisted(self, ticket: int, now_ms: int) -> list[Effect]:
+        """The journal holds all up to that ticket."""
+        self._membership.notice(now_ms)
+        self._persisting.on_persisted(ticket)
+        return self._settle(now_ms)
+
+    def persist_failed(self, fault: DiskFault, why: str, now_ms: int) -> list[Effect]:
+        """The journal can't write: it is full, and what waits is tried again; or it is no good any more."""
+        self._membership.notice(now_ms)
+        if fault is DiskFault.FAILED:
+            self._persisting.failed = True
+            self._outbox.tell(DiskFailed(why))
+        elif not self._intake.disk_full:
+            self._intake.disk_full = True
+            self._outbox.tell(DiskFull(is_over=False))
+        return self._settle(now_ms)
+
+    def disk_has_room(self, now_ms: int) -> list[Effect]:
+        """The journal can write again."""
+        self._membership.notice(now_ms)
+        if self._intake.disk_full:
+            self._intake.disk_full = False
+            self._outbox.tell(DiskFull(is_over=True))
+        return self._settle(now_ms)
+
+    def capacity(self, count: int, now_ms: int, ahead: int = 0, *, more: bool = False) -> list[Effect]:
         """How many unfinished jobs the executor wants to hold; `ahead`: so many of them only while jobs are short."""
         self._membership.notice(now_ms)
         mine = self._roster.mine
         mine.capacity, mine.slots = count, count - ahead
-        return self._settle(now_ms)
+        return self._put_off() if more else self._settle(now_ms)
 
-    def started(self, jobs: Sequence[JobId], now_ms: int) -> list[Effect]:
+    def started(self, jobs: Sequence[JobId], now_ms: int, *, more: bool = False) -> list[Effect]:
         """The executor has begun these."""
         self._membership.notice(now_ms)
         own = self._loans.on_started(jobs)
         if own:
             for stream in self._streams:
                 self._verdicts.on_started(stream, self.me.life, own, now_ms)
-        if len(own) < len(jobs):
-            return self._settle(now_ms)
-        return self._drain(now_ms)
+        if more:
+            return self._put_off()
+        return self._settle(now_ms) if len(own) < len(jobs) else self._drain(now_ms)
 
-    def finished(self, reports: Sequence[Finished], now_ms: int) -> list[Effect]:
+    def finished(self, reports: Sequence[Finished], now_ms: int, *, more: bool = False) -> list[Effect]:
         """The executor has ended these, one way or another. A report of a run that is over already is ignored."""
         self._membership.notice(now_ms)
         own, unknown = self._loans.on_finished(reports)
         self._on_own_reports(own, now_ms)
         for report in unknown:
             self._outbox.tell(VerdictIgnored(report.job, report.attempt))
-        return self._settle(now_ms)
+        return self._put_off() if more else self._settle(now_ms)
 
     def cannot_stop(self, job: JobId, now_ms: int) -> list[Effect]:
         """The run that was to be stopped can't be: it goes on to its end."""
@@ -419,8 +484,14 @@ class Engine:
         self._looks_for_missing = True
         return self._settle(now_ms)
 
+    def settle(self, now_ms: int) -> list[Effect]:
+        """Let everybody act on what has come in with `more`."""
+        return self._settle(now_ms)
+
     def deadline_ms(self) -> int | None:
         """When `tick` is next needed; None: not before something else happens."""
+        if self.has_more:
+            return 0
         deadlines = [self._schedule.deadline_ms(rounds=not self._intake.closed)]
         deadlines += [stream.slice.memory.deadline_ms() for stream in self._streams]
         deadlines.append(self._leave_by_ms if self._leave_askers else None)
@@ -433,12 +504,15 @@ class Engine:
             self._inquiries.deadline_ms(),
             self._takeover.deadline_ms(),
             self._ownership.deadline_ms(),
+            self._recovery.deadline_ms(),
         ]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def check(self) -> None:
-        """Raises:
-        Bug: an invariant does not hold.
+        """Not while it `has_more`.
+
+        Raises:
+            Bug: an invariant does not hold.
         """
         for stream in self._streams:
             stream.slice.check()
@@ -454,9 +528,11 @@ class Engine:
 
     def _settle(self, now_ms: int) -> list[Effect]:
         """Let every protocol act on what has changed, until nothing changes any more."""
+        self.has_more = False
         self._membership.settle()
         self._follow_roster(now_ms)
         self._copies.settle()
+        self._recovery.settle(now_ms)
         self._ownership.settle(self._takeover, self._handover, self._copies, now_ms)
         self._takeover.settle(now_ms)
         self._inquiries.settle(now_ms)
@@ -494,7 +570,13 @@ class Engine:
             self._calls.answer(asker, answer)
         return self._drain(now_ms)
 
+    def _put_off(self) -> list[Effect]:
+        """What is to be done at once: the rest follows with `settle`."""
+        self.has_more = True
+        return self._outbox.drain()
+
     def _drain(self, now_ms: int) -> list[Effect]:
+        self._persisting.flush(self._ownership.known, now_ms)
         self._membership.link.pack(now_ms)
         return self._outbox.drain()
 
@@ -573,6 +655,7 @@ class Engine:
 
     def _on_given(self, stream: Stream, now_ms: int) -> None:
         """A stream of this node has another home."""
+        self._recovery.on_given(stream)
         waiters = self._query.take_waiters(stream)
         if stream.name == "own":
             self._streams.begin(Stream(Slice("own", self.me.life, stream.slice.epoch, self.limits)))
@@ -689,6 +772,8 @@ class Engine:
             for stream in list(self._streams):
                 if not stream.frozen and (len(stream.slice) or stream.slice.dead or stream.name == "delayed"):
                     self._handover.give(stream, heir.life, partial(self._on_gift, heir.life), now_ms)
+        else:  # whoever was to have it is gone: go on, or leave to the journal what has not begun
+            self._loans.closed = self._stealing.closed = self._persisting.keeps
         busy = self._handover.is_giving or self._loans.is_busy or self._streams.own.frozen
         if now_ms < self._leave_by_ms and (busy or (heir is None and self._can_go_on())):
             return
@@ -700,7 +785,7 @@ class Engine:
                 self._replication.renew(stream)  # whoever has a copy takes over
         self._membership.leave()
         for asker in self._leave_askers:
-            self._outbox.answer(asker, Left(self._query.unfinished()))
+            self._outbox.answer(asker, Left(0 if self._persisting.keeps else self._query.unfinished()))
         self._leave_askers = []
 
     def _close(self) -> None:
@@ -719,9 +804,9 @@ class Engine:
 
     def _can_go_on(self) -> bool:
         mine = self._roster.mine
-        self._loans.closed = self._stealing.closed = False  # whoever was to have it is gone
-        if self._loans.is_busy:
-            return True
+        if self._loans.is_busy or self._persisting.keeps:
+            lent = any(life in self._roster for stream in self._streams for life in stream.slice.lent)
+            return self._loans.is_busy or lent  # how that ends is to be recorded here
         due_ms = self._schedule.deadline_ms(rounds=False)
         soon = due_ms is not None and due_ms < self._leave_by_ms
         ready = any(

@@ -185,9 +185,13 @@ class Moved:
 
 @dataclass(slots=True)
 class Rehomed:
-    """The home goes on under another life; what it runs itself it goes on running."""
+    """The home goes on under another life; what it runs itself it goes on running.
+
+    `restarted`: not so, it is another process now. What the old one held is lost with it, and tokens of runs grow.
+    """
 
     home: Life
+    restarted: bool = False
 
 
 Entry = (

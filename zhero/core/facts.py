@@ -210,6 +210,28 @@ class TookOver:
 
 
 @dataclass(slots=True)
+class Recovered:
+    """The journal had so many jobs that this node was home of, and copies of so many slices of others."""
+
+    jobs: int
+    copies: int
+
+
+@dataclass(slots=True)
+class DiskFull:
+    """The journal can't write: nothing new is taken, what runs goes on. `is_over`: it can again."""
+
+    is_over: bool
+
+
+@dataclass(slots=True)
+class DiskFailed:
+    """A write or sync of the journal has failed, so nobody knows what is on the disk: this node has to stop."""
+
+    why: str
+
+
+@dataclass(slots=True)
 class Degraded:
     """Jobs of this node have fewer copies than was asked for; 0: all have them again."""
 
@@ -231,6 +253,9 @@ Fact = (
     | OwnerChanged
     | TookOver
     | Degraded
+    | Recovered
+    | DiskFull
+    | DiskFailed
     | JobQueued
     | JobStarted
     | JobRetried

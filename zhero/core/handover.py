@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from .effects import Outbox
 from .entries import Rehomed
@@ -48,6 +49,7 @@ class Handover:
     Args:
         target: the stream that takes in what was that stream, or None: this node can't.
         on_given: told of each stream that has another home now, and of its jobs.
+        on_renamed: told of a queue that was not taken, and goes on here under another name.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Handover:
         outbox: Outbox,
         target: Callable[[StreamId], Stream | None],
         on_given: Callable[[Stream, int], None],
+        on_renamed: Callable[[Stream, int], None],
     ) -> None:
         self._roster = roster
         self._streams = streams
@@ -69,6 +72,7 @@ class Handover:
         self._outbox = outbox
         self._target = target
         self._on_given = on_given
+        self._on_renamed = on_renamed
         self._gifts: dict[StreamId, _Gift] = {}
         self._pieces: dict[StreamId, list[Chunk]] = {}
         self._whole: list[tuple[Life, StreamId]] = []  # all pieces are here
@@ -106,9 +110,25 @@ class Handover:
     def _fail(self, stream: StreamId, now_ms: int) -> None:
         gift = self._gifts.pop(stream)
         gift.stream.frozen = False
-        self._loans.thaw(gift.stream.id)
-        self._takeover.orphans(gift.stream, now_ms)
         gift.ended(None, now_ms)
+        if not gift.stream.frozen:  # else it is asked again whose it is
+            self._loans.thaw(gift.stream.id)
+            self._rename(gift.stream, now_ms)
+            self._takeover.orphans(gift.stream, now_ms)
+
+    def _rename(self, stream: Stream, now_ms: int) -> None:
+        """Others may believe that it is part of a queue which is gone: from now on it is another one."""
+        before = stream.id
+        into = self._loans.latest(before)
+        if into == before or stream.name != "delayed":
+            return
+        self._replication.renew(stream)
+        stream.term = max(stream.term, into.epoch) + 1
+        took = Took(before, stream.id)
+        for row in self._roster.others:
+            self._outbox.post(row.life, took)
+        self._loans.on_took(took)
+        self._on_renamed(stream, now_ms)
 
     # --- taking ---------------------------------------------------------------------------------------------------
 
@@ -125,10 +145,13 @@ class Handover:
             self._whole.append((sender, message.stream))
 
     def settle(self, now_ms: int) -> None:
-        """Take in what is whole, unless this node does not know yet what is its own; refuse it where that leaves."""
-        if self._whole and (self.closed or not any(stream.frozen for stream in self._streams)):
-            whole, self._whole = self._whole, []
-            for sender, stream in whole:
+        """Take in what is whole, unless what takes it in is about to move itself; refuse it where this node leaves."""
+        whole, self._whole = self._whole, []
+        for sender, stream in whole:
+            into = self._streams.own if stream.name == "own" else self._streams.delayed
+            if into is not None and into.frozen and not self.closed:
+                self._whole.append((sender, stream))
+            else:
                 self._take(sender, stream, now_ms)
 
     def _take(self, sender: Life, stream: StreamId, now_ms: int) -> None:
@@ -205,12 +228,24 @@ class Reunion:
 
     def begin(self, now_ms: int) -> None:
         """This node goes on under a new life. Nothing is lent or decided before it is known whose its slices are."""
+        self._begin(now_ms, restarted=False)
+
+    def recover(self, now_ms: int) -> None:
+        """The same for what a journal had: the process is another one, and what it ran has died with it."""
+        self._begin(now_ms, restarted=True)
+
+    def _begin(self, now_ms: int, *, restarted: bool) -> None:
         for stream in self._streams:
-            stream.frozen = True
-            stream.append(Rehomed(self._roster.mine.life))
+            if restarted and stream.home == self._roster.mine.life:
+                continue  # it has begun here
+            stream.append(Rehomed(self._roster.mine.life, restarted))
             self._replication.renew(stream)
-            self._asked[stream.id] = stream
-            self._inquiries.begin(stream.id, self._decide, self._takeover.hear_late, now_ms)
+            self._ask(stream, now_ms)
+
+    def _ask(self, stream: Stream, now_ms: int) -> None:
+        stream.frozen = True
+        self._asked[stream.id] = stream
+        self._inquiries.begin(stream.id, self._decide, self._takeover.hear_late, now_ms)
 
     @property
     def is_open(self) -> bool:
@@ -220,9 +255,12 @@ class Reunion:
         stream = self._asked.pop(inquiry.stream, None)
         if stream is None:
             return
-        into = inquiry.into or self._loans.moved.get(inquiry.stream)  # it may have been taken over meanwhile
-        if into is not None and into.home in self._roster and not self._is_mutual(into.home):
-            self._handover.give(stream, into.home, self._given, now_ms)
+        into = self._loans.latest(inquiry.into or inquiry.stream)  # it may have been taken over meanwhile
+        if into != inquiry.stream and into.home in self._roster and not self._is_mutual(into.home):
+            if stream.home.boot != self._roster.mine.life.boot:
+                # What the old process ran is over; else whoever has it would count its death a second time.
+                self._takeover.orphans(stream, now_ms)
+            self._handover.give(stream, into.home, partial(self._given, stream), now_ms)
             return
         self._resume(stream, inquiry, now_ms)
 
@@ -237,7 +275,7 @@ class Reunion:
         """Nobody else has it."""
         lent: dict[Life, list[JobId]] = {}
         for record in stream.slice.records.values():
-            if record.executor is not None and record.executor.node != self._roster.mine.life.node:
+            if record.executor is not None and record.executor != stream.slice.home:
                 lent.setdefault(record.executor, []).append(record.job)
         stream.frozen = False
         stream.home = self._roster.mine.life
@@ -245,6 +283,6 @@ class Reunion:
         self._takeover.take_loans(stream, inquiry, lent, now_ms)
         self._on_resumed(stream, now_ms)
 
-    def _given(self, into: StreamId | None, now_ms: int) -> None:
-        if into is None:  # whoever had it is gone meanwhile: ask again
-            self.begin(now_ms)
+    def _given(self, stream: Stream, into: StreamId | None, now_ms: int) -> None:
+        if into is None:  # whoever had it is gone meanwhile, or has handed it on: ask again
+            self._ask(stream, now_ms)

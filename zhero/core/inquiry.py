@@ -61,10 +61,14 @@ class Inquiries:
         others = {row.life: None for row in self._roster.others}
         inquiry = Inquiry(stream, now_ms, done, late, others)
         inquiry.loans[self._roster.mine.life] = self._loans.held_of(stream)
-        inquiry.into = self._loans.moved.get(stream)
+        inquiry.into = self._moved(stream)
         self._inquiries[self._ref] = inquiry
         for life in others:
             self._outbox.post(life, AskHeld(self._ref, stream))
+
+    def _moved(self, stream: StreamId) -> StreamId | None:
+        into = self._loans.latest(stream)
+        return None if into == stream else into
 
     def cancel(self, stream: StreamId) -> None:
         """Nobody wants to know any more."""
@@ -78,8 +82,9 @@ class Inquiries:
         if inquiry is None or sender not in inquiry.open:
             return
         inquiry.loans.setdefault(sender, []).extend(message.loans)
-        if message.into is not None and message.into.home in self._roster:
-            inquiry.into = message.into
+        into = message.into and self._loans.latest(message.into)
+        if into is not None and into.home in self._roster:
+            inquiry.into = into
         if message.more:
             return
         del inquiry.open[sender]

@@ -39,6 +39,7 @@ class Intake:
         self._outbox = outbox
         self._headers: dict[tuple[str, int | None, bool | None], Header] = {}
         self.closed = False  # the node is leaving
+        self.disk_full = False
 
     def on_tasks(self) -> None:
         """Definitions have changed."""
@@ -89,6 +90,8 @@ class Intake:
         limits = self._limits
         if self.closed:
             return Refused(Refusal.LEAVING, f"node {self._name} is stopping")
+        if self.disk_full:
+            return Refused(Refusal.DISK_FULL, f"the disk under the journal of node {self._name} is full")
         if self._streams.jobs_count + count > limits.jobs_max:
             return Refused(Refusal.QUEUE_FULL, f"{limits.jobs_max} jobs (max_jobs)")
         if self._streams.jobs_bytes + size > limits.jobs_max_bytes:

@@ -91,6 +91,7 @@ class Slice:
         self.lent: dict[Life, int] = {}  # executor -> jobs it holds; no zeros
         self.copies_asked: set[int] = set()  # by jobs that ever were here
         self.withholds = False  # at the home: what an entry makes ready waits until copies of it exist
+        self.is_journaled = False  # the same for jobs that ask for no copies: the journal is one
         self._withheld: dict[int, deque[tuple[int, Header, list[JobId], Life | None, bool]]] = {}  # copies -> in order
         self._batch: list[Put] = []  # parts of a batch whose last one is still to come
         self._lines = ReadyLines(self._is_ready)
@@ -353,7 +354,7 @@ class Slice:
         """They are ready: behind the others, or before them; at the home once there are copies of that."""
         copies = self.copies_of(header)
         self.copies_asked.add(copies)
-        if self.withholds and copies:
+        if self.withholds and (copies or self.is_journaled):
             self._withheld.setdefault(copies, deque()).append((self.last, header, jobs, target, front))
         else:
             self._push(header, jobs, target, front)
@@ -413,6 +414,7 @@ class Slice:
             self._must(job, entry)
             record = self._record(job)
             record.attempt = max(record.attempt, attempt)
+            record.tries = min(record.tries, record.attempt - 1)  # two ran it as this attempt: it counts once
             self._lend_to(record, entry.to)
             self._move(record, State.LENT)
 
@@ -551,6 +553,9 @@ class Slice:
 
     def _rehome(self, entry: Rehomed) -> None:
         before, self.home = self.home, entry.home
+        if entry.restarted:
+            self._restart(before)
+            return
         if before in self.lent:
             self.lent[self.home] = self.lent.pop(before)
         for record in (*self.records.values(), *self.dead.values()):
@@ -560,6 +565,21 @@ class Slice:
                 record.target = self.home
         for parts in self.parts.values():
             parts.open.update({job: self.home for job, member in parts.open.items() if member == before})
+        self._lines.rename(before, self.home)
+        for waits in self._withheld.values():
+            for place, (number, header, jobs, target, front) in enumerate(waits):
+                if target == before:
+                    waits[place] = (number, header, jobs, self.home, front)
+
+    def _restart(self, before: Life) -> None:
+        """Parts of "all" jobs that were for the old process, and that it had not begun, are for the new one."""
+        self.epoch += 1
+        for record in (*self.records.values(), *self.dead.values()):
+            if record.target == before and record.executor is None:
+                record.target = self.home
+                parts = self.parts.get(record.parent)
+                if parts is not None and record.job in parts.open:
+                    parts.open[record.job] = self.home
         self._lines.rename(before, self.home)
 
     # --- moving ---------------------------------------------------------------------------------------------------
@@ -679,6 +699,15 @@ class Slice:
         """The schedules, and which live jobs are rounds: after all pieces with jobs."""
         plans = [replace(plan) for plan in self.plans.values()]
         return Chunk(plans=plans, rounds=[(job, task, number) for job, (task, number) in self.rounds.items()])
+
+    def headers_from(self, first: int) -> list[Header]:
+        """The headers that queued jobs name by number, from that number on."""
+        return self._headers[first:]
+
+    @property
+    def is_midway(self) -> bool:
+        """Whether a batch is open: its jobs are in no queue yet."""
+        return bool(self._batch)
 
     # --- upkeep ---------------------------------------------------------------------------------------------------
 

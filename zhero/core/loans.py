@@ -6,8 +6,8 @@ until that says, with its backups, that it knows. When a stream gets another hom
 Room is shared out among homes so that no one's flood shuts out another's single job. As long as nobody had to be turned
 away each home may lend as much as there are slots. A home that has ready jobs and finds no room (a grant given back, or
 `Waiting`) stands in line: from then on each slot that becomes free is offered to one home, in turn, this node's own
-jobs among them; a home that has nothing says `Sated`. When the line is empty, windows are open again. So an idle
-cluster says nothing.
+jobs among them; while jobs are short, each is offered its share of all the room there is. A home that has nothing says
+`Sated`. When the line is empty, windows are open again. So an idle cluster says nothing.
 
 State: job -> its loan; job -> how it ended, until that is settled; who stands in line. Bounds: as many loans as the
 executor wants to hold, and those that wait for an earlier run of their job; `UNSETTLED_MAX_COUNT` ends of runs whose
@@ -77,7 +77,7 @@ class Loans:
         self._waits: dict[JobId, Loan] = {}  # to be begun when an earlier run of the same job has ended
         self._counts: dict[Life, int] = {}  # home -> loans held
         self._line: dict[Life, None] = {}  # homes that found no room, the next one first
-        self._offered: dict[Life, None] = {}  # homes that were offered a slot, and have not said anything yet
+        self._offered: dict[Life, int] = {}  # home -> slots that it was offered, and has not said anything of yet
         self._narrow: dict[Life, None] = {}  # homes whose window is not open
         self._own_turn = True
         self.rounds: dict[str, int] = {}  # task -> highest number of a round that was ever held here
@@ -99,7 +99,8 @@ class Loans:
         """How many jobs of this node's own may begin now."""
         if self.closed:
             return 0
-        return self._roster.mine.capacity - self.held_count - len(self._offered)
+        offered = sum(self._offered.values()) if self._offered else 0
+        return self._roster.mine.capacity - self.held_count - offered
 
     @property
     def has_line(self) -> bool:
@@ -116,24 +117,29 @@ class Loans:
 
     def settle(self, own_waits: bool) -> None:
         """Offer free slots to those in line. `own_waits`: jobs of this node's own stand in it too."""
+        self._say()  # first: what it says of windows holds until the offer
         room = self.own_room
+        mine = self._roster.mine
+        share = 1
+        if mine.capacity > mine.slots and self._line:  # jobs are short: one each time would be a round trip per job
+            share = max(1, room // (len(self._line) + own_waits))
         while room > 0 and self._line:
             if own_waits and self._own_turn:
                 self._own_turn = False
-                room -= 1  # this one is for an own job
+                room -= share  # these are for own jobs
                 continue
             self._own_turn = True
             home = next(iter(self._line))
             del self._line[home]
-            self._offered[home] = None
+            count = min(share, room)
+            self._offered[home] = count
             self._narrow[home] = None
-            self._outbox.post(home, Hungry(self._counts.get(home, 0) + 1))
-            room -= 1
+            self._outbox.post(home, Hungry(self._counts.get(home, 0) + count))
+            room -= count
         if not self._line and not self._offered and self._narrow and self.own_room > 0 and not self.closed:
             for home in self._narrow:
                 self._outbox.post(home, Hungry(None))
             self._narrow.clear()
-        self._say()
 
     def _say(self) -> None:
         for stream, jobs in self._begun.items():
@@ -344,16 +350,25 @@ class Loans:
                     told.append(Loaned(loan.run, loan.started, loan.report))
         return told
 
+    def latest(self, stream: StreamId) -> StreamId:
+        """What that stream is part of by now, as far as is known; itself if it has not moved."""
+        seen = {stream}
+        while (into := self.moved.get(stream)) is not None and into not in seen:
+            seen.add(into)
+            stream = into
+        return stream
+
     def answer_held(self, to: Life, ref: int, stream: StreamId) -> None:
         """Say it to whoever takes that stream over."""
-        told, into = self.held_of(stream), self.moved.get(stream)
+        told, into = self.held_of(stream), self.latest(stream)
         self._over[stream] = None
         if len(self._over) > OVER_MAX_COUNT:
             del self._over[next(iter(self._over))]
         for first in range(0, max(1, len(told)), HELD_PER_MESSAGE):
             part = told[first : first + HELD_PER_MESSAGE]
             size = 100 + sum(200 + len(it.run.params) for it in part)
-            self._outbox.post(to, Held(ref, part, into, first + HELD_PER_MESSAGE < len(told)), size)
+            moved = None if into == stream else into
+            self._outbox.post(to, Held(ref, part, moved, first + HELD_PER_MESSAGE < len(told)), size)
 
     def on_took(self, message: Took) -> None:
         """A stream has another home: so have its loans, and what is not settled is told there."""

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from ..config import Limits
-from .records import Remembered
+from .records import Chunk, Remembered
 from .values import JobId, Life, Outcome
 
 STALE_MAX = 1000
@@ -26,8 +26,8 @@ STALE_MAX = 1000
 TOMB_MS = 60_000
 """That a job has ended is known for at least so long, whatever its `result_ttl`: longer than a loop may be late."""
 
-_Place = tuple[int, JobId, Outcome]
-"""Forget at ms, job, outcome."""
+_Place = tuple[int, JobId, Outcome, int]
+"""Forget at ms, job, outcome, for how long it is kept in ms."""
 
 
 class Memory:
@@ -61,7 +61,7 @@ class Memory:
 
     def keep(self, job: JobId, outcome: Outcome, parts: dict[Life, Outcome] | None, at_ms: int, ttl_ms: int) -> None:
         """Remember how a job ended at `at_ms`, for `ttl_ms`."""
-        place = self._outcomes[job] = (at_ms + ttl_ms, job, outcome)
+        place = self._outcomes[job] = (at_ms + ttl_ms, job, outcome, ttl_ms)
         if parts is not None:
             self._parts[job] = parts
         self._lines.setdefault(ttl_ms, deque()).append(place)
@@ -70,13 +70,25 @@ class Memory:
 
     def export(self) -> Iterator[Remembered]:
         """All outcomes, in no order that matters."""
-        for ttl, line in self._lines.items():
+        for line in self._lines.values():
             for place in line:
                 if self._is_kept(place):
-                    forget_at_ms, job, outcome = place
-                    parts = self._parts.get(job)
-                    told = None if parts is None else list(parts.items())
-                    yield Remembered(job, outcome, forget_at_ms - ttl, ttl, told)
+                    yield self._remembered(place)
+
+    def _remembered(self, place: _Place) -> Remembered:
+        forget_at_ms, job, outcome, ttl = place
+        parts = self._parts.get(job)
+        return Remembered(job, outcome, forget_at_ms - ttl, ttl, None if parts is None else list(parts.items()))
+
+    def tell(self, job: JobId, to: Chunk) -> None:
+        """Put all that is remembered of one job there."""
+        place = self._outcomes.get(job)
+        if place is not None:
+            to.ended.append(self._remembered(place))
+        if job in self._ids:
+            to.ids.append((job, self._ids[job]))
+        if job in self._tombs:
+            to.tombs.append((job, self._tombs[job]))
 
     def export_ids(self) -> Iterator[tuple[JobId, int]]:
         """Ids of the callers' own, each with when it is to be forgotten."""

@@ -156,6 +156,8 @@ def _chunk_of(loan: Loaned, executor: Life) -> Chunk:
     run = loan.run
     record = Record(run.job, run.header, run.params, run.enqueued_at_ms, State.LENT, run.attempt, run.tries - 1)
     record.executor = executor
+    if run.header.scope == "all":
+        record.target = executor  # what is lent of such a job is a part, and nobody else's
     return Chunk(records=[record])
 
 

@@ -151,6 +151,7 @@ class Refusal(Enum):
     PARAMS_INVALID = "params_invalid"
     NOT_PERIODIC = "not_periodic"
     LEAVING = "leaving"
+    DISK_FULL = "disk_full"
     NOT_HOME = "not_home"
     """Between members: somebody else answers that, or will in a moment."""
     NOT_ACCEPTED = "not_accepted"
@@ -491,7 +492,7 @@ class Entries:
 
 @dataclass(slots=True)
 class Received:
-    """All entries up to `number` are in the copy."""
+    """All entries up to `number` are in the copy; -1: there is none any more."""
 
     stream: StreamId
     number: int

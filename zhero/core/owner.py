@@ -15,7 +15,7 @@ State: the stream that is the delayed queue, as far as this node knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ..config import Limits
 from .effects import Outbox
@@ -37,16 +37,24 @@ class Ownership:
     """Finds out who the owner is, and is it.
 
     Args:
+        moved: streams that are part of another one by now -> that one.
         on_changed: called when another member, or this one, has become the owner.
     """
 
     def __init__(
-        self, roster: Roster, streams: Streams, limits: Limits, outbox: Outbox, on_changed: Callable[[int], None]
+        self,
+        roster: Roster,
+        streams: Streams,
+        limits: Limits,
+        outbox: Outbox,
+        moved: Mapping[StreamId, StreamId],
+        on_changed: Callable[[int], None],
     ) -> None:
         self._roster = roster
         self._streams = streams
         self._limits = limits
         self._outbox = outbox
+        self._moved = moved
         self._on_changed = on_changed
         self._known: StreamId | None = None
         self._term_max = 0
@@ -54,6 +62,7 @@ class Ownership:
         self._claims_at_ms: int | None = None
         self._to_open = False  # a queue has begun here, and nobody knows yet
         self.closed = False  # the node leaves
+        self.waits_for_owner = False  # there was one when this node went, and it may come back
 
     @property
     def owner(self) -> Life | None:
@@ -107,6 +116,8 @@ class Ownership:
         stream = message.stream
         if stream.home != sender or stream.name != "delayed":
             return
+        if stream in self._moved:
+            return  # said before it was handed over; links are not in order among one another
         self._term_max = max(self._term_max, stream.epoch)
         mine = self._streams.delayed
         if mine is not None and mine.home == self._roster.mine.life and self._outranks(mine.id, stream):
@@ -168,6 +179,8 @@ class Ownership:
             yields = known is not None and known != stream.id and known.home in self._roster
             if yields and not stream.frozen and known is not None and known.home != mine.life:
                 handover.give(stream, known.home, lambda into, at_ms: None, now_ms)
+            elif known is None and not self._to_open and not stream.frozen and stream.home == mine.life:
+                self.renew(now_ms)  # whoever was to have it has died meanwhile
         elif known is None:
             if self._may_claim(now_ms) and not takeover.is_open("delayed"):
                 self.begin(self._term_max + 1)
@@ -196,7 +209,7 @@ class Ownership:
         return all((mine.joined, mine.life) < (row.joined, row.life) for row in self._roster.others if row.joined)
 
     def _may_claim(self, now_ms: int) -> bool:
-        return not self.closed and self._is_oldest() and now_ms >= self._claim_at_ms()
+        return not self.closed and not self.waits_for_owner and self._is_oldest() and now_ms >= self._claim_at_ms()
 
     def deadline_ms(self) -> int | None:
         """When it will have been without an owner for long enough."""

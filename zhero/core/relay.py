@@ -6,6 +6,9 @@ question is put again, under a new number, to whoever has taken over; what was t
 left of its span. That a job is unknown is believed at once if nobody has gone lately, else only when it has been said
 for `PATIENCE_MS`: its home may be changing.
 
+An owner that was asked to take jobs, and has not answered, may have taken them, or may do so when it wakes. So if the
+next one refuses them, that is no refusal: whoever asked hears `NOT_ACCEPTED`, for they may run.
+
 State: number of the question -> who asked it, what, and of whom. Bound: one per caller that waits.
 """
 
@@ -28,7 +31,13 @@ FIRST_REF = 1 << 48
 
 @dataclass(slots=True)
 class _Errand:
-    """`open`: who has still to answer; `again_at_ms`: when it is put again, if nobody has."""
+    """What is asked, and for whom.
+
+    Attributes:
+        open: who has still to answer.
+        again_at_ms: when it is put again, if nobody has.
+        may_run: an owner was asked that has not answered.
+    """
 
     asker: Asker
     call: Call
@@ -37,6 +46,15 @@ class _Errand:
     open: list[Life] = field(default_factory=list[Life])
     again_at_ms: int | None = None
     doubt_since_ms: int | None = None
+    may_run: bool = False
+
+    def honest(self, answer: Answer) -> Answer:
+        """That answer, in the light of who else was asked."""
+        if not self.may_run or not isinstance(self.call, Enqueue) or not isinstance(answer, Refused):
+            return answer
+        if answer.why is Refusal.ALREADY_QUEUED:
+            return answer  # a periodic task has one schedule, whoever made it
+        return Refused(Refusal.NOT_ACCEPTED, f"{self.call.jobs[0][0]:032x}")
 
 
 class Relay:
@@ -66,6 +84,7 @@ class Relay:
         self._ref = FIRST_REF
         self._errands: dict[int, _Errand] = {}
         self._gone_at_ms: int | None = None
+        self._trying_here: _Errand | None = None
 
     def ask(self, asker: Asker, call: Call, now_ms: int, *, to_owner: bool) -> None:
         """Have it answered: by the owner, or by whoever is home of the job."""
@@ -77,7 +96,10 @@ class Relay:
         call = errand.call
         if isinstance(call, Enqueue) and call.delay_ms and now_ms > errand.since_ms:
             call = replace(call, delay_ms=max(1, call.delay_ms - (now_ms - errand.since_ms)))
-        if self._here(errand.asker, call, errand.to_owner, now_ms):
+        self._trying_here = errand
+        answered = self._here(errand.asker, call, errand.to_owner, now_ms)
+        self._trying_here = None
+        if answered:
             return
         self._ref += 1
         self._errands[self._ref] = errand
@@ -91,6 +113,11 @@ class Relay:
         if not errand.open:
             self._not_known(self._ref, errand, now_ms)
 
+    def honest(self, asker: Asker, answer: Answer) -> Answer:
+        """What this node itself says now to a call that others were asked before."""
+        errand = self._trying_here
+        return answer if errand is None or errand.asker != asker else errand.honest(answer)
+
     def on_answered(self, sender: Life, message: Answered, now_ms: int) -> bool:
         """Returns: whether that was an answer to a question of here."""
         if message.ref < FIRST_REF:
@@ -101,7 +128,7 @@ class Relay:
         answer = message.answer
         if not isinstance(answer, Refused) or answer.why not in (Refusal.UNKNOWN_JOB, Refusal.NOT_HOME):
             del self._errands[message.ref]
-            self._answer(errand.asker, answer)
+            self._answer(errand.asker, errand.honest(answer))
             for life in errand.open:
                 if life != sender:
                     self._outbox.post(life, GiveUp(message.ref))
@@ -155,8 +182,13 @@ class Relay:
             elif life in errand.open:
                 errand.open.remove(life)
                 errand.doubt_since_ms = now_ms
+                errand.may_run = True
                 if not errand.open:
                     self._not_known(ref, errand, now_ms)
+
+    def doubt(self, now_ms: int) -> None:
+        """Somebody who was here may come back: that a job is not known now may change."""
+        self._gone_at_ms = now_ms
 
     def ask_owner_again(self, now_ms: int) -> None:
         """There is another owner: what was asked of the last one is put to it."""
@@ -164,12 +196,14 @@ class Relay:
             asked = self._roster.get(errand.open[0]) if errand.open else None
             if errand.to_owner and (asked is None or asked.lagging):  # else that one says what has become of it
                 del self._errands[ref]
+                errand.may_run = errand.may_run or bool(errand.open)
                 self._put(errand, now_ms)
 
     def be_reborn(self, now_ms: int) -> None:
         """All links begin anew."""
         self._gone_at_ms = now_ms
         for errand in self._errands.values():
+            errand.may_run = errand.may_run or bool(errand.open)
             errand.open.clear()
             errand.doubt_since_ms = now_ms
             errand.again_at_ms = now_ms + AGAIN_MS

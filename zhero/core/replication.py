@@ -25,6 +25,7 @@ from .entries import Done, Entry, Imported, Put
 from .facts import Degraded
 from .jobs import Slice
 from .messages import Copied, Entries, Follow, Followers, Have, Received, Unfollow
+from .records import Chunk
 from .roster import Roster, Row
 from .streams import Follower, Stream, Streams
 from .values import Life, StreamId
@@ -33,6 +34,9 @@ TELL_MS = 2_000
 """Copies that are missing for longer are worth a word: after each join and death some are, for a moment."""
 SLOW_MS = 1_000
 """A follower that owes a receipt for longer gets a helper."""
+
+NO_COPY = -1
+"""What is received where no copy is kept any more."""
 
 
 class Replication:
@@ -51,6 +55,10 @@ class Replication:
     def on_received(self, sender: Life, message: Received, now_ms: int) -> None:
         stream = self._streams.get(message.stream)
         follower = None if stream is None else stream.followers.get(sender)
+        if stream is not None and follower is not None and message.number == NO_COPY:
+            del stream.followers[sender]  # it has taken this home for gone, for a while
+            self._tell_followers(stream)
+            return
         if stream is None or follower is None or not follower.receipt < message.number <= stream.last:
             return
         was_whole = follower.receipt >= 0
@@ -266,6 +274,9 @@ class Copy:
     behind_ms: int
     is_whole: bool = False
     followers: list[Life] = field(default_factory=list[Life])
+    written: int = -1  # up to which entry the journal has it, if there is one
+    pieces: list[Chunk] = field(default_factory=list[Chunk])  # not yet given to it
+    kept_entries: list[Entry] = field(default_factory=list[Entry])  # the same
 
 
 class Copies:
@@ -276,6 +287,7 @@ class Copies:
         self._outbox = outbox
         self._copies: dict[StreamId, Copy] = {}
         self._owed: dict[StreamId, None] = {}  # receipts to say
+        self.keeps_entries = False  # there is a journal, and a receipt says no more than what it has
 
     def __contains__(self, stream: StreamId) -> bool:
         return stream in self._copies
@@ -312,10 +324,15 @@ class Copies:
         if message.last:
             copy.is_whole = True
             copy.slice.last = copy.number
+        if self.keeps_entries:
+            copy.pieces.append(message.chunk)
+        elif message.last:
             self._owed[message.stream] = None
 
     def on_entries(self, sender: Life, message: Entries) -> None:
         copy = self._copies.get(message.stream)
+        if copy is None and message.stream.home == sender:
+            self._owed[message.stream] = None  # else it would wait for receipts for ever
         if copy is None or not copy.is_whole or message.stream.home != sender:
             return
         if message.first != copy.number + 1:
@@ -324,7 +341,21 @@ class Copies:
             copy.slice.apply(entry)
         copy.slice.endings.clear()
         copy.number += len(message.entries)
-        self._owed[message.stream] = None
+        if self.keeps_entries:
+            copy.kept_entries += message.entries
+        else:
+            self._owed[message.stream] = None
+
+    def put(self, stream: StreamId, copy: Copy) -> None:
+        """It was recovered."""
+        self._copies[stream] = copy
+
+    def on_written(self, copy: Copy, number: int) -> None:
+        """The journal has that copy up to there."""
+        copy.written = number
+        stream = next((it for it, kept in self._copies.items() if kept is copy), None)
+        if stream is not None:
+            self._owed[stream] = None
 
     def on_followers(self, sender: Life, message: Followers) -> None:
         copy = self._copies.get(message.stream)
@@ -338,7 +369,13 @@ class Copies:
     def settle(self) -> None:
         """Say what has been received."""
         for stream in self._owed:
-            self._outbox.post(stream.home, Received(stream, self._copies[stream].number))
+            copy = self._copies.get(stream)
+            if copy is None:
+                self._outbox.post(stream.home, Received(stream, NO_COPY))
+            elif not self.keeps_entries:
+                self._outbox.post(stream.home, Received(stream, copy.number))
+            elif copy.written >= 0:
+                self._outbox.post(stream.home, Received(stream, copy.written))
         self._owed.clear()
 
     def forget(self, roster: Roster, now_ms: int) -> None:

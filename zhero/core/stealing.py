@@ -72,6 +72,7 @@ class Stealing:
         self.closed = False  # nothing is lent any more
         self.doubtful = False  # it is not known whether others still count this node: nothing begins
         self._put_off: list[tuple[Stream, JobId, Life, Run]] = []  # until there is no doubt
+        self._to_begin = 0  # lent to this node, and waiting until copies know
         self._now_ms = 0
         self._check_at_ms = 0
         self._checked: dict[tuple[StreamId, JobId], int] = {}  # lent to others at the last check -> attempt
@@ -131,7 +132,7 @@ class Stealing:
 
     def _room(self, row: Row) -> int:
         if row is self._roster.mine:
-            return self._loans.own_room
+            return self._loans.own_room - self._to_begin
         if row.lagging or not row.slots:
             return 0
         window = self._account(row.life).window
@@ -207,12 +208,17 @@ class Stealing:
             record = kept.records[job]
             run = _run(stream, record)
             copies = kept.copies_of(record.header)
-            if copies and (record.attempt > 1 or record.header.once):
-                stream.when_held(copies, partial(self._begin_if_lent, stream, job, life, run))
+            if (copies or kept.is_journaled) and (record.attempt > 1 or record.header.once):
+                self._to_begin += row is self._roster.mine
+                stream.when_held(copies, partial(self._begin_when_held, stream, job, life, run))
             else:
                 self._begin(stream, life, run)
         self._account(life).quick_until_ms = now_ms + QUICK_MS
         return len(jobs)
+
+    def _begin_when_held(self, stream: Stream, job: JobId, to: Life, run: Run) -> None:
+        self._to_begin -= to == self._roster.mine.life
+        self._begin_if_lent(stream, job, to, run)
 
     def _begin_if_lent(self, stream: Stream, job: JobId, to: Life, run: Run) -> None:
         if self.doubtful:

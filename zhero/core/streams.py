@@ -37,7 +37,10 @@ class Stream:
     is lent, and nothing decided.
     """
 
-    __slots__ = ("_waits", "followers", "frozen", "home", "name", "others_count", "pending", "slice", "tap", "term")
+    __slots__ = (
+        *("_waits", "followers", "frozen", "home", "kept_entries", "name", "others_count", "pending", "slice"),
+        *("tap", "term", "written"),
+    )
 
     def __init__(self, kept: Slice, term: int = 1) -> None:
         self.slice = kept
@@ -49,6 +52,8 @@ class Stream:
         self.frozen = False
         self.pending: list[Entry] = []  # not yet sent to the followers
         self.tap: Callable[[int, Entry], None] | None = None
+        self.written: int | None = None  # number of the last entry that the journal has; None: there is none
+        self.kept_entries: list[Entry] = []  # not yet given to it
         self._waits: dict[int, deque[tuple[int, Callable[[], None]]]] = {}  # copies -> what waits for them
         kept.withholds = True
 
@@ -66,16 +71,24 @@ class Stream:
         self.slice.apply(entry)
         if self.others_count or self.followers:
             self.pending.append(entry)
+        if self.written is not None:
+            self.kept_entries.append(entry)
         if self.tap is not None:
             self.tap(self.slice.last, entry)
 
+    def keep(self) -> None:
+        """There is a journal: it gets all that is appended from now on, and nothing is held that it has not."""
+        self.written = self.slice.last
+        self.slice.is_journaled = True
+
     def held(self, copies: int) -> int:
-        """All entries up to this one have so many copies, or as many as can be."""
+        """All entries up to this one have so many copies, or as many as can be; the journal's is one more."""
         needed = min(copies, self.others_count)
         if not needed:
-            return self.slice.last
+            return self.slice.last if self.written is None else self.written
         receipts = sorted((it.receipt for it in self.followers.values()), reverse=True)
-        return receipts[needed - 1] if len(receipts) >= needed else -1
+        held = receipts[needed - 1] if len(receipts) >= needed else -1
+        return held if self.written is None else min(held, self.written)
 
     def when_held(self, copies: int, act: Callable[[], None]) -> None:
         """Do it once all that has been decided so far has so many copies: now, or in `release`."""
@@ -116,12 +129,19 @@ class Stream:
 class Streams:
     """What this node is home of: its own slice and, as long as it is the owner, the delayed one."""
 
-    __slots__ = ("delayed", "on_new", "own")
+    __slots__ = ("_keeps", "delayed", "on_new", "own")
 
     def __init__(self, own: Stream) -> None:
         self.own = own
         self.delayed: Stream | None = None
         self.on_new: Callable[[Stream], None] | None = None
+        self._keeps = False
+
+    def keep_entries(self) -> None:
+        """There is a journal, for these and all to come."""
+        self._keeps = True
+        for stream in self:
+            stream.keep()
 
     def __iter__(self) -> Iterator[Stream]:
         yield self.own
@@ -134,6 +154,8 @@ class Streams:
             self.own = stream
         else:
             self.delayed = stream
+        if self._keeps:
+            stream.keep()
         if self.on_new is not None:
             self.on_new(stream)
         return stream

@@ -73,14 +73,18 @@ class Takeover:
         self._cases: dict[StreamId, _Case] = {}
         self._lent: dict[StreamId, dict[Life, list[JobId]]] = {}  # as imported, for those that answer late
         self.closed = False  # the node leaves
+        self.expected: dict[StreamId, None] = {}  # copies from a journal, whose homes may come back
 
     def knows(self, job: JobId) -> bool:
         """Whether a job is in a copy that is about to be taken over, here or by another."""
-        return any((copy := self._copies.get(stream)) is not None and job in copy.slice for stream in self._cases)
+        return any(
+            (copy := self._copies.get(stream)) is not None and job in copy.slice
+            for stream in (*self._cases, *self.expected)
+        )
 
     def is_open(self, name: str) -> bool:
         """Whether a stream of that name is about to be taken over here."""
-        return any(stream.name == name for stream in self._cases)
+        return any(stream.name == name for stream in (*self._cases, *self.expected))
 
     # --- who ------------------------------------------------------------------------------------------------------
 
@@ -189,16 +193,16 @@ class Takeover:
             self._lent[stream] = lent
 
     def orphans(self, target: Stream, now_ms: int) -> None:
-        """What came into a stream as held by somebody who is gone is held by nobody."""
+        """What came into a stream as held by somebody who is gone, or for that one alone, is held by nobody."""
         held = {executor for executor in target.slice.lent if executor not in self._roster}
         pinned = {member for parts in target.slice.parts.values() for member in parts.open.values()}
+        pinned |= {record.target for record in target.slice.records.values() if record.target is not None}
         for life in sorted(held | {member for member in pinned if member not in self._roster}):
             orphan(target, life, now_ms, unseen=True)
 
     def hear_late(self, inquiry: Inquiry, sender: Life, now_ms: int) -> None:
         """A member was lagging or suspect, and tells what it holds when the stream has its new home."""
-        into = self._loans.moved.get(inquiry.stream)
-        target = None if into is None else self._streams.get(into)
+        target = self._streams.get(self._loans.latest(inquiry.stream))
         if target is None or target.frozen:
             return
         loans = inquiry.loans.get(sender, [])
@@ -222,6 +226,7 @@ class Takeover:
         """It has another home."""
         self._copies.drop(stream)
         self._cases.pop(stream, None)
+        self.expected.pop(stream, None)
         self._inquiries.cancel(stream)
 
     def be_reborn(self) -> None:

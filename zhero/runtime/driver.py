@@ -28,9 +28,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config import Limits, Profile
-from ..core.effects import Effect, Reply, Send, Start, Stop, Tell
+from ..core.effects import Effect, Persist, Reply, Send, Start, Stop, Tell
 from ..core.engine import Engine
 from ..core.facts import Fact
+from ..core.kept import DiskFault, Found
 from ..core.messages import (
     Answer,
     Beat,
@@ -53,6 +54,7 @@ from .clock import Clock
 from .executor import Executor
 from .handlers import Handler
 from .heart import Heart, Pulse
+from .journal import Journal
 from .mailbox import Mailbox
 from .network import Network, Site
 
@@ -80,6 +82,7 @@ class Setup:
         boundary: params of jobs that come from outside are checked with it.
         on_fact: called on the loop with all that the engine tells.
         heard: whether anybody wants to know of single jobs, besides the log.
+        journal: opens it, with the clock's time; None: nothing is kept.
     """
 
     site: Site
@@ -91,6 +94,7 @@ class Setup:
     boundary: Check
     on_fact: Callable[[Fact], None]
     heard: Callable[[], bool]
+    journal: Callable[[int], Journal] | None = None
 
 
 class Driver:
@@ -115,9 +119,8 @@ class Driver:
         self._capacity = -1
         self._shown_at_ms = 0
         self._shown: object = None  # what others are to know at once, as the heart has it
-        self._life = Life(NodeId(os.urandom(16)), self.clock.now_ms(), 0)
         self._rng = random.Random()
-        self._network = Network(setup.site, self._life, self, logger, self._rng)
+        self._journal: Journal | None = None
         self._executor = Executor(
             setup.workers,
             handlers,
@@ -139,9 +142,22 @@ class Driver:
         setup, site = self._setup, self._setup.site
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        member, seeds = await self._network.open()
+        life = Life(NodeId(os.urandom(16)), self.clock.now_ms(), 0)
+        if setup.journal is not None:
+            journal = self._journal = await asyncio.to_thread(setup.journal, life.boot)
+            life = Life(journal.node, journal.boot, 0)
+        self._network = Network(site, life, self, self._log, self._rng)
+        try:
+            member, seeds = await self._network.open()
+        except BaseException:
+            if self._journal is not None:
+                self._journal.close()
+            raise
         now_ms = self.clock.now_ms()
-        self._engine = Engine(member, setup.limits, now_ms, self._rng, profile=setup.profile, seeds=seeds)
+        has_journal = self._journal is not None
+        self._engine = Engine(
+            member, setup.limits, now_ms, self._rng, profile=setup.profile, seeds=seeds, journal=has_journal
+        )
         self._executor.open()
         pulse = Pulse(self._network.publisher, setup.profile.beat_ms, self._show, setup.stuck_after_ms)
         self._heart = Heart(self._loop, self._log, self._executor.who, pulse=pulse)
@@ -153,9 +169,37 @@ class Driver:
             "· node %s at=%s cluster=%s workers=%d seeds=%d",
             *(site.name, member.endpoint, site.cluster, setup.workers, len(seeds)),
         )
+        if self._journal is not None:
+            self._open_journal(self._journal)
         self.define(specs)
         self._turn()  # the engine knows the executor's room before the first call comes
         return member
+
+    def _open_journal(self, journal: Journal) -> None:
+        def on_loop(act: Callable[..., None]) -> Callable[..., None]:
+            def soon(*given: object) -> None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know
+                    self._loop.call_soon_threadsafe(act, *given)
+
+            return soon
+
+        for text in journal.damage:
+            self._log.error("! the journal in %s is damaged: %s", journal.folder, text)
+        journal.begin(on_loop(self._on_written), on_loop(self._on_disk_fault), on_loop(self._on_room))
+        found, journal.found = journal.found, Found()
+        self._carry_out(self._engine.recovered(found, self.clock.now_ms()))
+
+    def _on_written(self, ticket: int) -> None:
+        if self._running:
+            self._take_in(self._engine.persisted(ticket, self.clock.now_ms()))
+
+    def _on_disk_fault(self, fault: DiskFault, why: str) -> None:
+        if self._running:
+            self._take_in(self._engine.persist_failed(fault, why, self.clock.now_ms()))
+
+    def _on_room(self) -> None:
+        if self._running:
+            self._take_in(self._engine.disk_has_room(self.clock.now_ms()))
 
     def define(self, specs: list[TaskSpec]) -> None:
         """These are the tasks from now on; running jobs keep the code they have."""
@@ -202,6 +246,8 @@ class Driver:
             try:
                 await self._network.close()
             finally:
+                if self._journal is not None:
+                    await asyncio.to_thread(self._journal.close)
                 self._stopped.set()
             dropped = self._network.dropped()
             if dropped:
@@ -245,7 +291,7 @@ class Driver:
         if not self._running:
             raise self._not_running()
         self._ref = self._calling = ref = self._ref + 1
-        self._carry_out(self._engine.call(ref, call, self.clock.now_ms()))
+        self._carry_out(self._engine.call(ref, call, self.clock.now_ms(), more=not isinstance(call, Leave)))
         self._calling = 0
         self.wake()
         answer: Answer | None = self._answers.pop(ref, None)
@@ -293,14 +339,16 @@ class Driver:
         started = executor.take_started()
         if started:
             self.listen()
-            self._carry_out(engine.started(started, now_ms))
+            self._carry_out(engine.started(started, now_ms, more=True))
         finished = executor.take_finished()
         if finished:
-            self._carry_out(engine.finished(finished, now_ms))
+            self._carry_out(engine.finished(finished, now_ms, more=True))
         capacity = executor.capacity()
         if capacity != self._capacity:
             self._capacity = capacity
-            self._carry_out(engine.capacity(capacity, now_ms, executor.ahead()))
+            self._carry_out(engine.capacity(capacity, now_ms, executor.ahead(), more=True))
+        if engine.has_more:
+            self._carry_out(engine.settle(now_ms))
         deadline_ms = engine.deadline_ms()
         if deadline_ms is not None and deadline_ms <= now_ms:
             self._carry_out(engine.tick(now_ms))
@@ -407,6 +455,9 @@ class Driver:
                         self._answers[effect.ref] = effect.answer
                 elif not future.done():
                     future.set_result(effect.answer)
+            elif isinstance(effect, Persist):
+                if self._journal is not None:
+                    self._journal.append(effect)
             elif isinstance(effect, Tell):
                 self._tell(effect.fact)
             elif isinstance(effect, Stop):

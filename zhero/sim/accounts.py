@@ -13,12 +13,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..core.effects import Asker, Tell
-from ..core.entries import Imported
+from ..core.entries import Imported, Revived
 from ..core.facts import JobEnded
 from ..core.messages import Accepted, Answer, Call, Cancel, Did, Enqueue, GiveUp, Refusal, Refused, Retry
 from ..core.values import NO_JOB, Finished, JobId, NodeId, Run, Scope, TaskSpec, Verdict, part_id, round_id
 from .node import Node
 from .story import Step
+
+Open = tuple[Node, Asker]
+"""Who has asked something, and of which process."""
 
 
 @dataclass(slots=True)
@@ -72,7 +75,7 @@ class Account:
         pending: it may be held, but nobody said so: the answer has not come, or was `NOT_ACCEPTED`.
         cancel_asked_us: when somebody first wanted it cancelled; cancelled_us: when somebody last heard that it is.
         revived_us: when a person last asked, with success, that it be tried again; revival_asked_us: when somebody last
-            asked for that.
+            asked for that, or a home did so while whoever asked was not answered yet; revivals_open: who that is.
         moved_count: how often it has got another home.
     """
 
@@ -91,6 +94,7 @@ class Account:
     cancelled_us: int = 0
     revived_us: int = 0
     revival_asked_us: int = 0
+    revivals_open: set[Open] = field(default_factory=set[Open])
     moved_count: int = 0
 
     @property
@@ -102,9 +106,6 @@ class Account:
     def places(self) -> list[Node]:
         """Processes that were asked to take it."""
         return list(dict.fromkeys(asked.node for asked in self.asked))
-
-
-Open = tuple[Node, Asker]
 
 
 class Accounts:
@@ -146,9 +147,12 @@ class Accounts:
                 account = self.jobs[call.job]
                 if isinstance(call, Retry):
                     account.revival_asked_us = step.at_us
+                    account.revivals_open.add((node, asker))
                 else:
                     account.cancel_asked_us = account.cancel_asked_us or step.at_us
         for _, entry in step.entries:
+            if isinstance(entry, Revived) and entry.job in self.jobs and self.jobs[entry.job].revivals_open:
+                self.jobs[entry.job].revival_asked_us = step.at_us
             if isinstance(entry, Imported):
                 for job in entry.chunk.jobs:
                     if job in self.jobs:
@@ -164,6 +168,8 @@ class Accounts:
             call, since_us = call_of
             for answer in answers:
                 answered.append((call, since_us, answer))
+                if isinstance(call, Retry) and call.job in self.jobs:
+                    self.jobs[call.job].revivals_open.discard((node, asker))
                 self._on_answer(node, call, since_us, answer, step.at_us)
             if isinstance(asker, int):
                 del self.open[node, asker]  # a client may say it again, and is answered again

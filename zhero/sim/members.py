@@ -46,6 +46,7 @@ _HEALTH_MAX = 8
 _RARE_LOSSES_COUNT = 2
 """So many lost connections between two places explain a silence."""
 _LOOKS_EVERY = 200
+_Process = tuple[NodeId, int]
 _GONE = (Standing.DEAD, Standing.LEFT)
 
 
@@ -90,7 +91,7 @@ class Members:
         self._doubled: dict[NodeId, None] = {}  # ids that two processes have had at once
         self._views: dict[Node, _View] = {}
         self._streams: dict[tuple[Life, Life], _Stream] = {}
-        self._asks: dict[tuple[NodeId, NodeId], dict[int, None]] = {}  # questions without an answer, so far
+        self._asks: dict[tuple[_Process, _Process], dict[int, None]] = {}  # questions without an answer, so far
 
     def register(self, node: Node) -> None:
         """A process begins."""
@@ -274,16 +275,21 @@ class Members:
         for message in frame.numbered[len(known) :]:
             stream.messages.append(message)
             if isinstance(message, Ask):
-                self._asks.setdefault((frame.sender.node, to.node), {})[message.ref] = None
+                self._asks.setdefault((_process(frame.sender), _process(to)), {})[message.ref] = None
             elif isinstance(message, Answered) and not message.more:
                 self._on_answered(frame.sender, to, message)
 
     def _on_answered(self, sender: Life, to: Life, message: Answered) -> None:
         """It belongs to a question, and is the only answer to it; either may have another life by then."""
-        asked = self._asks.get((to.node, sender.node), {})
+        asked = self._asks.get((_process(to), _process(sender)), {})
         if message.ref not in asked:
             raise BrokenPromise(f"question {message.ref} was not asked, or has been answered", text(sender))
         del asked[message.ref]
+
+
+def _process(life: Life) -> _Process:
+    """Whose life that is: a successor with the same id numbers its questions anew."""
+    return life.node, life.boot
 
 
 _COUNTED: tuple[tuple[type[object], str], ...] = (

@@ -15,7 +15,7 @@ from random import Random
 from typing import Protocol
 
 from ..config import PROFILES, STUCK_AFTER_MS
-from ..core.effects import Asker, Connect, Disconnect, Effect, Knock, Probe, Reply, Send, Start, Tell
+from ..core.effects import Asker, Connect, Disconnect, Effect, Knock, Persist, Probe, Reply, Send, Start, Tell
 from ..core.engine import Engine
 from ..core.entries import Entry
 from ..core.facts import IdentityTaken
@@ -187,7 +187,12 @@ class Node:
     def call(self, ref: int, call: Call) -> None:
         """Code in its process asks."""
         calls: list[tuple[Asker, Call | GiveUp]] = [(ref, call)]
-        self._do(lambda: self._input("call", call, lambda now_ms: self.engine.call(ref, call, now_ms), calls))
+        self._do(lambda: self._input("call", call, lambda now_ms: self._call(ref, call, now_ms), calls))
+
+    def _call(self, ref: int, call: Call, now_ms: int) -> list[Effect]:
+        if isinstance(call, Leave) or self._world.rng.random() < 0.5:
+            return self.engine.call(ref, call, now_ms)
+        return self.engine.call(ref, call, now_ms, more=True) + self.engine.settle(now_ms)
 
     def give_up(self, ref: int) -> None:
         """Code in its process waits no more."""
@@ -479,6 +484,8 @@ class Node:
         elif isinstance(effect, Tell):
             if isinstance(effect.fact, IdentityTaken):
                 world.later(world.rng.randint(0, _GOES_US), lambda: self.end(killed=False))
+        elif isinstance(effect, Persist):
+            raise BrokenPromise("something is to be persisted, and there is no journal")
         elif not self.executor.stop(effect.job):
             job = effect.job
             self._input("cannot_stop", job, lambda now_ms: self.engine.cannot_stop(job, now_ms))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import Any, cast
 
-from ..core.effects import Asker, Connect, Disconnect, Effect, Knock, Probe, Reply, Send, Start, Stop, Tell
+from ..core.effects import Asker, Connect, Disconnect, Effect, Knock, Persist, Probe, Reply, Send, Start, Stop, Tell
 from ..core.entries import Entry
 from ..core.facts import (
     IdentityTaken,
@@ -134,6 +134,8 @@ def _effect_lines(effect: Effect, most: int) -> Iterator[str]:
         yield f"← disconnect {text(effect.life)}"
     elif isinstance(effect, Stop):
         yield f"← stop {job_name(effect.job)}"
+    elif isinstance(effect, Persist):
+        yield f"← persist {effect.ticket}: {text(effect.steps, most)}"
     else:
         yield f"← reply {effect.ref}: {text(effect.answer, most)}"
 

@@ -53,12 +53,12 @@ class Troubles:
 
     def __init__(self, network: Network) -> None:
         self.processes: list[Node] = []
-        self.two_owners_us = _LONG_AGO_US
+        self._two_owners_us = _LONG_AGO_US
         self._owners_count = 0
         self._ways = network.ways
         self._deaths: dict[Life, Death] = {}
         self._given_up_us: dict[NodeId, int] = {}
-        self._met_us: dict[tuple[Node, NodeId], int] = {}  # who has met whom, the last time
+        self._met_us: dict[tuple[Node, NodeId, int], int] = {}  # who has met which process, the last time
         self._degraded: dict[Node, int] = {}  # jobs with too few copies
         self._whole_us: dict[Node, int] = {}  # when it last had too few
 
@@ -81,15 +81,18 @@ class Troubles:
             elif isinstance(fact, OwnerChanged):
                 before, self._owners_count = self._owners_count, self.owners_count()
                 if max(before, self._owners_count) > 1:
-                    self.two_owners_us = step.at_us
+                    self._two_owners_us = step.at_us
             elif isinstance(fact, PeerJoined):
-                self._met_us[node, fact.member.life.node] = step.at_us
+                self._met_us[node, fact.member.life.node, fact.member.life.boot] = step.at_us
             elif isinstance(fact, Degraded):
                 self._degraded[node] = fact.jobs
                 self._whole_us[node] = step.at_us
 
     def on_end(self, node: Node, at_us: int) -> None:
         """A process is over."""
+        if self._owners_count > 1:
+            self._two_owners_us = at_us
+            self._owners_count = self.owners_count()
         others = [other for other in self.processes if not other.is_over]
         twins = any(other.life.node == node.life.node for other in others)
         death = self._deaths[node.life] = Death(node, at_us, at_us)
@@ -119,6 +122,11 @@ class Troubles:
     def _was_held_up(self, node: Node, since_us: int) -> bool:
         return node.stands_still or node.troubled_us > max(since_us, node.began_us)
 
+    @property
+    def two_owners_us(self) -> int:
+        """When there last was more than one: now, as long as they have not met."""
+        return self._ways.now_us() if self.owners_count() > 1 else self._two_owners_us
+
     def owners_count(self) -> int:
         """How many take themselves for the owner."""
         return sum(not node.is_over and node.engine.streams.delayed is not None for node in self.processes)
@@ -131,7 +139,7 @@ class Troubles:
 
     def met_us(self, node: Node, other: Node) -> int:
         """When that node last met the other one; in the far future if never."""
-        return self._met_us.get((node, other.life.node), _NEVER_US)
+        return self._met_us.get((node, other.life.node, other.life.boot), _NEVER_US)
 
     # --- excuses --------------------------------------------------------------------------------------------------
 
