@@ -151,6 +151,7 @@ def test_a_node_that_was_killed_is_left_behind_and_removed(capsys: Capture) -> N
 @pytest.mark.parametrize(("off_ms", "where"), [(30_000, "ahead"), (-30_000, "behind")])
 def test_a_clock_that_is_off_is_said_with_the_cure(off_ms: int, where: str, capsys: Capture) -> None:
     with child("one"), child("two", clock_off_ms=off_ms):
+        until(capsys, "cluster", "2 members")
         code, told = until(capsys, "node two", where)
         assert code == 0  # a warning: work goes on, and only a `run_at` may be early or late
         assert told["node two"]["level"] == "warning"

@@ -293,7 +293,8 @@ class Engine:
             self._leave(ref, call, now_ms)
         else:
             self._calls.take(ref, call, now_ms)
-        return self._put_off() if more else self._settle(now_ms)
+        # Whoever waits for a round that was just skipped is told before the next call may plan it anew.
+        return self._put_off() if more and not self._schedule.skipped else self._settle(now_ms)
 
     def give_up(self, ref: int) -> None:
         """The caller does not wait for the reply any more; what it asked for goes on."""
