@@ -6,7 +6,8 @@
 #   make sim SEEDS=n          n simulated worlds under faults
 #   make mutations SEEDS=n    the code broken in one line each: which of n worlds notices?
 #   make chaos ROUNDS=n       n rounds of kills and other troubles over real processes
-#   make soak MINUTES=n       simulated worlds for n minutes
+#   make partitions ROUNDS=n  five processes in a network that falls apart in each way, n times (root, ip, nft)
+#   make soak MINUTES=n       simulated worlds, kills and partitions in turn for n minutes, up to the first that breaks
 #   make bench                the short version of every bench; bench/README.md says how to read it
 #   make test-all             test, then unit to simulation again on each other Python that is here
 #   make clean                remove what the above made
@@ -31,7 +32,7 @@ SLOW_RINGS := $(wildcard tests/integration)
 OTHER_RINGS := $(filter-out $(FAST_RINGS) $(SLOW_RINGS),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 RINGS = $(RULES) $(FAST_RINGS) $(SLOW_RINGS) $(OTHER_RINGS)
 
-.PHONY: test lint rings test-all demo sim mutations chaos soak bench clean
+.PHONY: test lint rings test-all demo sim mutations chaos partitions soak bench clean
 
 test: lint rings
 
@@ -64,12 +65,16 @@ sim: $(INSTALLED)
 
 mutations: $(INSTALLED)
 	@$(BIN)/python tests/mutations.py --seeds $(SEEDS)
+	@$(BIN)/python -m tests.breakages --seeds $(SEEDS)
+
+partitions: $(INSTALLED)
+	@ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q -s tests/partitions
 
 chaos: $(INSTALLED)
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
 
 soak: $(INSTALLED)
-	@$(BIN)/python -m zhero.sim --soak --minutes $(MINUTES)
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 # All are run, and one that fails makes the whole fail. BENCHES="local peers" runs only those.
 bench: $(INSTALLED)
