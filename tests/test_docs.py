@@ -1,6 +1,7 @@
 """What pages say that code can check.
 
-The map from requirements to tests in `docs/semantics.md`: every test it names exists, and nothing is left out.
+The map from requirements to tests in `docs/semantics.md`, and that from faults to tests in `docs/faults.md`: every test
+they name exists, and nothing is left out.
 The times in `docs/members.md` are those of the profiles.
 """
 
@@ -17,11 +18,15 @@ from zhero.config import PROFILES
 
 HERE = Path(__file__).parent
 MAP = HERE.parent / "docs" / "semantics.md"
+FAULTS = HERE.parent / "docs" / "faults.md"
 
 ROWS = [str(number) for number in (*range(1, 39), *range(41, 46), 47)]
 TRAPS = ["T1", "T10", "T11", "T12", "T13", "T13b", "T17", "T18", "T19", "T20", "T21", "T22", "T28", "T30"]
 
-NEEDS_NO_TEST = ("not built yet", "rows 11 to 13")
+SCENARIOS = [str(number) for number in range(1, 45)]
+RESULTS = ("kept", "open: ", "-")
+
+NEEDS_NO_TEST = ("not built", "rows 11 to 13", "waits for the journal")
 """What may stand where no test is named."""
 
 
@@ -67,8 +72,20 @@ def exists(test: str) -> bool:
     return function in defined if function else bool(defined) or "TestCase" in file.read_text(encoding="utf-8")
 
 
-def test_every_test_of_the_map_exists() -> None:
-    assert faults_of(MAP.read_text(encoding="utf-8")) == []
+@pytest.mark.parametrize("page", [MAP, FAULTS], ids=lambda page: page.stem)
+def test_every_test_of_the_map_exists(page: Path) -> None:
+    assert faults_of(page.read_text(encoding="utf-8")) == []
+
+
+def test_every_fault_is_in_its_map_with_its_last_result() -> None:
+    lines = list(lines_of(FAULTS.read_text(encoding="utf-8")))
+    assert [cells[0] for cells in lines] == SCENARIOS
+    assert [cells[0] for cells in lines if not cells[4].startswith(RESULTS)] == []
+    assert [cells[0] for cells in lines if cells[4] == "kept" and "`" not in cells[5]] == []
+
+
+def test_every_test_that_the_page_on_security_names_exists() -> None:
+    assert faults_of((MAP.parent / "security.md").read_text(encoding="utf-8")) == []
 
 
 def test_every_requirement_and_trap_is_in_the_map() -> None:

@@ -30,8 +30,10 @@ core.membership core.owner
 core.calls core.recovery
 core.engine
 codec wire lines
-runtime.clock runtime.connection runtime.datadir runtime.discovery runtime.handlers runtime.sockets runtime.wal
-runtime.beats runtime.journal runtime.peers runtime.reach
+runtime.auth runtime.clock runtime.datadir runtime.descriptors runtime.discovery runtime.handlers runtime.sockets
+runtime.wal
+runtime.connection runtime.gate runtime.journal runtime.peers runtime.reach
+runtime.beats
 runtime.child runtime.heart runtime.mailbox runtime.seeds runtime.slots runtime.threads runtime.transport
 runtime.network runtime.processes
 runtime.executor

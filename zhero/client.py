@@ -52,8 +52,9 @@ from .core.messages import (
 from .core.values import IdSource, JobId, JobInfo, Life, NodeId
 from .enqueuing import Enqueuing
 from .errors import NotReached, NotRunning, ParamsInvalid
+from .runtime.auth import PLAIN, keyring_of
 from .runtime.connection import Connection
-from .runtime.discovery import Directory, clusters, is_gone, nearby, runtime_dir
+from .runtime.discovery import Directory, clusters, is_gone, nearby, runtime_dir, runtime_path
 from .settings import resolve
 
 ONCE = (Retry, Discard, StopTask, StartTask)
@@ -84,6 +85,7 @@ class Client(Enqueuing):
         timeout: seconds, for finding a node and for each answer that does not wait for a job; an enqueue has
             `accept_timeout` (a setting) more, in which the node waits for the copies.
         runtime_dir: where nodes of this host are found.
+        secret, secret_file, insecure: as those of the nodes; default: the secret of this user on this host.
     """
 
     def __init__(
@@ -93,8 +95,18 @@ class Client(Enqueuing):
         timeout: float = 5.0,
         *,
         runtime_dir: str | Path | None = None,
+        secret: str | list[str] | None = None,
+        secret_file: str | Path | None = None,
+        insecure: bool | None = None,
     ) -> None:
-        self._settings = resolve(cluster=cluster, join=join, runtime_dir=runtime_dir)
+        self._settings = resolve(
+            cluster=cluster,
+            join=join,
+            runtime_dir=runtime_dir,
+            secret=secret,
+            secret_file=secret_file,
+            insecure=insecure,
+        )
         self._timeout_s = timeout
         self._tag = wire.cluster_tag(self._settings.cluster)
         self._me = Life(NodeId(os.urandom(16)), time.time_ns() // 1_000_000, 0)
@@ -124,6 +136,10 @@ class Client(Enqueuing):
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        it = self._settings
+        has_own = it.insecure or it.secret is not None
+        root = runtime_path(it.runtime_dir) if has_own else runtime_dir(it.runtime_dir)
+        self._keyring = keyring_of(it.secret, it.insecure, root, it.cluster)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             self._connection, self._node = await self._find()
@@ -145,16 +161,19 @@ class Client(Enqueuing):
 
     async def _find(self) -> tuple[Connection, Welcome]:
         """The first node that answers: of those to join, else of those that showed themselves on this host."""
-        endpoints = self._settings.join or await self._neighbours()
+        if self._settings.join:
+            places = [(endpoint, key) for endpoint in self._settings.join for key in self._keyring.marks]
+        else:
+            places = await self._neighbours()
         until = self._loop.time() + self._timeout_s
         failures: list[str] = []
-        for place, endpoint in enumerate(endpoints):
-            share_s = (until - self._loop.time()) / (len(endpoints) - place)
+        for number, (endpoint, key) in enumerate(places):
+            share_s = (until - self._loop.time()) / (len(places) - number)
             try:
-                return await self._greet(endpoint, share_s)
+                return await self._greet(endpoint, key, share_s)
             except NotReached as error:
                 failures.append(str(error))
-        raise NotReached("; ".join(failures) or self._nobody())
+        raise NotReached("; ".join(dict.fromkeys(failures)) or self._nobody())
 
     def _nobody(self) -> str:
         others = clusters(runtime_dir(self._settings.runtime_dir))
@@ -164,18 +183,18 @@ class Client(Enqueuing):
             "or a node to join"
         )
 
-    async def _neighbours(self) -> list[str]:
-        """Endpoints in the runtime directory, from which those are removed that are surely gone."""
+    async def _neighbours(self) -> list[tuple[str, str]]:
+        """Endpoints and keys in the runtime directory, from which those are removed that are surely gone."""
         directory = Directory(runtime_dir(self._settings.runtime_dir), self.cluster)
-        found: list[str] = []
+        found: list[tuple[str, str]] = []
         for entry in directory.entries():
             if await asyncio.to_thread(is_gone, entry):
                 directory.remove_stale(entry)
             else:
-                found.append(nearby(entry.endpoint))
+                found.append((nearby(entry.endpoint), entry.key))
         return found
 
-    async def _greet(self, endpoint: str, within_s: float) -> tuple[Connection, Welcome]:
+    async def _greet(self, endpoint: str, key: str, within_s: float) -> tuple[Connection, Welcome]:
         met: asyncio.Future[tuple[Life, Welcome]] = self._loop.create_future()
 
         def hear(frame: Frame) -> None:
@@ -189,7 +208,9 @@ class Client(Enqueuing):
             if not met.done():
                 met.set_exception(NotReached(f"{endpoint}: {why}"))
 
-        connection = Connection(self._context, endpoint, self._me, self._tag)
+        # The directory is this user's alone: where it says that a node does not encrypt, that is what was wanted.
+        keyring = self._keyring if key or self._settings.secret is not None else PLAIN
+        connection = Connection(self._context, endpoint, self._me, self._tag, keyring, key)
         try:
             connection.open(hear, refuse)
             connection.send([Hello()])

@@ -80,7 +80,10 @@ class Node(Enqueuing):
         durability: with a data directory, what an accepted job survives: "process" (the default): the death of every
             process; "power": a power cut too, at the price of a sync; "memory": nothing is kept.
         runtime_dir: where processes find one another; default: the user's own.
-        insecure: allow a bind that others than this host can reach.
+        secret: keeps out whoever does not hold it, see `zhero keygen`; several, the current one first, while it is
+            changed. Default: one of this user on this host, and only this host reaches the node.
+        secret_file: holds it, one a line.
+        insecure: no secret and no encryption, on any bind: only in a network that is trusted wholly.
 
     Raises:
         ConfigError, TaskInvalid, TaskDuplicate: before anything is started.
@@ -108,6 +111,8 @@ class Node(Enqueuing):
         data_dir: str | Path | None = None,
         durability: str | None = None,
         runtime_dir: str | Path | None = None,
+        secret: str | Iterable[str] | None = None,
+        secret_file: str | Path | None = None,
         insecure: bool | None = None,
     ) -> None:
         self.settings = settings.resolve(
@@ -129,6 +134,8 @@ class Node(Enqueuing):
             data_dir=data_dir,
             durability=durability,
             runtime_dir=runtime_dir,
+            secret=secret if secret is None or isinstance(secret, str) else list(secret),
+            secret_file=secret_file,
             insecure=insecure,
         )
         self.name = self.settings.name
@@ -142,6 +149,7 @@ class Node(Enqueuing):
         self._place: DataDir | None = None
         self._thread: threading.Thread | None = None
         self._stopped: asyncio.Event | None = None
+        self._pid = 0  # of the process it was started in
         self._stopping: asyncio.Task[int] | None = None  # once this node has to stop by itself
         self._events: weakref.WeakSet[Events] = weakref.WeakSet()
         given = self.settings.tasks or () if tasks is None else tasks
@@ -220,7 +228,11 @@ class Node(Enqueuing):
         place = self._data_dir()
         driver = Driver(
             Setup(
-                site=Site(it.name, it.cluster, it.bind, it.join, it.advertise, it.runtime_dir, __version__),
+                site=Site(
+                    *(it.name, it.cluster, it.bind, it.join, it.advertise, it.runtime_dir, __version__),
+                    it.secret,
+                    it.insecure,
+                ),
                 workers=it.workers,
                 limits=it.limits,
                 profile=PROFILES[it.profile],
@@ -237,6 +249,10 @@ class Node(Enqueuing):
             self._log,
         )
         self._stopped = asyncio.Event()
+        self._pid = os.getpid()
+        for other in list(running_nodes):
+            if isinstance(other, Node) and other._pid != self._pid:
+                running_nodes.remove(other)  # it stayed behind in the process that forked
         try:
             await driver.start([it.spec for it in self._tasks.values()])
         except BaseException:
@@ -270,7 +286,7 @@ class Node(Enqueuing):
             How many accepted jobs will not run, as nobody else has them.
         """
         driver = self._driver
-        if driver is None or self not in running_nodes:
+        if driver is None or self not in running_nodes or self._pid != os.getpid():
             return 0
         try:
             lost = await driver.stop(self.settings.drain_timeout if drain_timeout is None else drain_timeout)
@@ -315,7 +331,7 @@ class Node(Enqueuing):
 
     def stop(self, drain_timeout: float | None = None) -> int:
         """The end of `start`; returns how many accepted jobs will not run."""
-        if self._thread is None or self._driver is None or self not in running_nodes:
+        if self._thread is None or self._driver is None or self not in running_nodes or self._pid != os.getpid():
             return 0
         lost = asyncio.run_coroutine_threadsafe(self.aclose(drain_timeout), self._driver.loop).result()
         self._thread.join()
@@ -443,6 +459,11 @@ class Node(Enqueuing):
     def _running(self) -> Driver:
         if self._driver is None:
             raise NotRunning(f"node {self.name} has not been started: use `async with node:` or node.start()")
+        if self._pid != os.getpid():
+            raise NotRunning(
+                f"node {self.name} was started before this process was forked (gunicorn --preload?), and works there "
+                "alone: make and start a node in each worker, after the fork"
+            )
         return self._driver
 
     def wall_ms(self) -> float:

@@ -18,7 +18,6 @@ too, with the nearest known one: a misspelt setting must not be silently the def
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import math
 import os
 import re
@@ -34,8 +33,9 @@ from typing import Any, cast
 
 from .config import BOUNDS, CLUSTER_PATTERN, NAME_MAX_LENGTH, PROFILES, STUCK_AFTER_MS, Limits
 from .errors import ConfigError
+from .runtime.auth import SECRETS_MAX_COUNT, Secret, read_secret_file, wrong_with
 from .runtime.discovery import ANY_HOST, PORT_MAX, address_of
-from .runtime.reach import is_ip
+from .runtime.reach import is_ip, is_loopback
 
 PREFIX = "ZHERO_"
 AUTO, NO_DATA = "auto", "none"
@@ -46,6 +46,7 @@ DURABILITIES = ("memory", "process", "power")
 JOIN_MAX_COUNT = 100
 STUCK_AFTER_S = (2, 24 * 3600)
 """Least and most of `stuck_after`; below it a loop is merely lagging."""
+PROTECTION = ("secret", "secret_file", "insecure")
 TITLE_MAX_LENGTH = 60
 """Characters of a project's name that its cluster's name keeps."""
 
@@ -76,7 +77,10 @@ class Settings:
         data_dir: where the journal is kept; None: there is none. `takes_a_slot`: below it, in the first free one.
         durability: with a data directory, what an accepted job survives: "memory", "process" or "power".
         runtime_dir: where nodes find one another; None: the user's own place.
-        insecure: allow a bind that others than this host can reach.
+        secret: keeps out whoever does not hold it; several: the first is listened with, all are let in. None: that of
+            the user on this host, and only this host reaches the node.
+        secret_file: it stands there, one a line.
+        insecure: no secret and no encryption: whoever reaches the node can read and enqueue.
         origins: setting -> where it was set.
     """
 
@@ -99,6 +103,8 @@ class Settings:
     data_dir: Path | None
     durability: str
     runtime_dir: Path | None
+    secret: Secret | None
+    secret_file: Path | None
     insecure: bool
     origins: Mapping[str, str] = field(repr=False, compare=False)
 
@@ -146,7 +152,9 @@ def resolve(**given: object) -> Settings:
         try:
             values[name] = read(name, raw, found.base)
         except _Wrong as wrong:
-            raise ConfigError(f"{name} = {raw!r} ({origins[name]}): must be {wrong}") from None
+            shown = "" if name == "secret" else f" = {raw!r}"
+            raise ConfigError(f"{name}{shown} ({origins[name]}): must be {wrong}") from None
+    _choose_protection(values, origins, sources)
     if values["data_dir"] == Path(SLOTS):
         values["data_dir"] = project.folder / SLOTS / values["cluster"]
     if values["data_dir"] is None and origins["durability"] != "default" and values["durability"] != "memory":
@@ -184,19 +192,46 @@ def _defaults(project: _Project) -> dict[str, Any]:
         "data_dir": None,
         "durability": "process",
         "runtime_dir": None,
+        "secret": None,
+        "secret_file": None,
         "insecure": False,
     }
 
 
+def _choose_protection(values: dict[str, Any], origins: dict[str, str], sources: list[_Source]) -> None:
+    """A secret, a file with it, or none: the first place that says one of them decides, and may say one only.
+
+    Raises:
+        ConfigError: it says two, or the file can't be.
+    """
+    for source in sources:
+        said = [name for name in PROTECTION if values[name] and origins[name] == source.origin(name)]
+        if len(said) > 1:
+            told = " and ".join(f"{name} ({source.origin(name)})" for name in said)
+            raise ConfigError(f"{told} are both set: keep one of them")
+        if said:
+            for name in PROTECTION:
+                if name != said[0]:
+                    values[name] = False if name == "insecure" else None
+                    origins[name] = f"not used: {said[0]} is set"
+            break
+    if values["secret_file"] is not None:
+        values["secret"] = read_secret_file(values["secret_file"])
+        origins["secret"] = f"secret_file ({origins['secret_file']})"
+
+
 def _refuse_open_door(settings: Settings) -> None:
-    host, _ = address_of(settings.bind) or ("", 0)
-    if settings.insecure or host == "localhost" or (host != "*" and ipaddress.ip_address(host).is_loopback):
+    if settings.insecure or settings.secret is not None:
         return
-    raise ConfigError(
-        f"bind = {settings.bind!r} ({settings.origins['bind']}): whoever reaches this address could read and enqueue "
-        "jobs, since nodes can't keep strangers out yet (a secret that does comes with a later version). "
-        "Bind to tcp://127.0.0.1:PORT, or, in a network that you trust wholly, set insecure = true"
-    )
+    for name in ("bind", "advertise"):
+        host, _ = address_of(getattr(settings, name) or "") or ("localhost", 0)
+        if not is_loopback(host):
+            raise ConfigError(
+                f"{name} = {getattr(settings, name)!r} ({settings.origins[name]}): other hosts reach this address, and "
+                "without a secret only nodes of this host can be told from strangers. Give all nodes one secret "
+                "(`zhero keygen` makes it; ZHERO_SECRET or secret_file), or, in a network that you trust wholly, set "
+                "insecure = true"
+            )
 
 
 def _refuse_unknown_port(settings: Settings) -> None:
@@ -265,6 +300,8 @@ def _find_project() -> _Project:
             raise ConfigError(f"settings stand both in {origin} and in {own}: keep one of the two")
         table, origin = _read_toml(own), str(own)
     _refuse_unknown(table, READERS, "setting", f" ({origin})")
+    if "secret" in table:
+        raise ConfigError(f"secret stands in {origin}, which others read: set ZHERO_SECRET, or name a secret_file")
     return _Project(folder, name if isinstance(name, str) else folder.name, _Source(table, lambda _: origin, folder))
 
 
@@ -367,6 +404,19 @@ def _durability(name: str, raw: object, base: Path) -> str:
     raise _Wrong(f"one of {', '.join(DURABILITIES)}")
 
 
+def _secret(name: str, raw: object, base: Path) -> Secret:
+    if isinstance(raw, Secret):
+        return raw
+    listed = _list(raw, str)
+    if listed is None or not 1 <= len(listed) <= SECRETS_MAX_COUNT:
+        raise _Wrong(f"a text, or up to {SECRETS_MAX_COUNT} of them, the current one first")
+    for text in listed:
+        wrong = wrong_with(text)
+        if wrong is not None:
+            raise _Wrong(wrong)
+    return Secret(tuple(listed))
+
+
 def _endpoints(name: str, raw: object, base: Path) -> tuple[str, ...]:
     listed = _list(raw, str)
     if listed is None or len(listed) > JOIN_MAX_COUNT or not all(_is_reachable(it) for it in listed):
@@ -445,6 +495,8 @@ READERS: dict[str, Callable[[str, object, Path], object]] = {
     "data_dir": _data_dir,
     "durability": _durability,
     "runtime_dir": _path,
+    "secret": _secret,
+    "secret_file": _path,
     "insecure": _flag,
 }
 """Setting -> what checks a value of it; in the order in which people see them."""
@@ -454,6 +506,7 @@ FROM_TEXT: dict[Callable[[str, object, Path], object], Callable[[str], object]] 
     _integer: _number_of,
     _seconds: _number_of,
     _endpoints: _endpoints_of,
+    _secret: _endpoints_of,
     _flag: _flag_of,
 }
 """Reader -> what makes a value for it from the text of a variable; others take the text."""

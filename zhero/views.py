@@ -242,14 +242,18 @@ class StatsView:
     Attributes:
         totals: name -> count, over all tasks.
         tasks: task -> name -> count.
+        dropped: why -> how often somebody was turned away at the door ("denied: wrong secret"), or a frame dropped.
     """
 
     totals: Mapping[str, int]
     tasks: Mapping[str, Mapping[str, int]]
+    dropped: Mapping[str, int]
 
     @classmethod
     def of(cls, stats: Stats) -> StatsView:
-        return cls(dict(stats.totals), {task: dict(counts) for task, counts in stats.tasks.items()})
+        return cls(
+            dict(stats.totals), {task: dict(counts) for task, counts in stats.tasks.items()}, dict(stats.dropped)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The same for JSON."""

@@ -66,6 +66,7 @@ class HandNode:
         Directory(root, self._cluster).announce(entry)
 
     def close(self) -> None:
+        self._transport.gate.close()
         self._transport.close()
         self._transport.term()
 
@@ -140,7 +141,7 @@ def test_a_client_joins_an_endpoint_without_the_directory(own_runtime_dir: Path,
     async def work() -> None:
         async with hand_node(own_runtime_dir) as node:
             elsewhere = tmp_path / "elsewhere"
-            async with Client(CLUSTER, [node.endpoint], runtime_dir=elsewhere) as client:
+            async with Client(CLUSTER, [node.endpoint], runtime_dir=elsewhere, insecure=True) as client:
                 assert (await client.status()).members
             assert not elsewhere.exists()
 
@@ -165,7 +166,10 @@ def test_a_stranger_that_holds_the_port_costs_only_its_share_of_the_time(own_run
     async def work() -> None:
         with socket.create_server(("127.0.0.1", 0)) as stranger:
             endpoint = f"tcp://127.0.0.1:{stranger.getsockname()[1]}"
-            async with hand_node(own_runtime_dir) as node, Client(CLUSTER, [endpoint, node.endpoint], 2.0) as client:
+            async with (
+                hand_node(own_runtime_dir) as node,
+                Client(CLUSTER, [endpoint, node.endpoint], 2.0, insecure=True) as client,
+            ):
                 assert (await client.status()).members
 
     go(work())
@@ -204,7 +208,7 @@ def test_a_node_of_another_cluster_says_so(own_runtime_dir: Path) -> None:
     async def work() -> None:
         async with hand_node(own_runtime_dir, cluster="other") as node:
             with pytest.raises(NotReached, match="another cluster"):
-                async with Client(CLUSTER, [node.endpoint], PATIENCE_S):
+                async with Client(CLUSTER, [node.endpoint], PATIENCE_S, insecure=True):
                     pass
 
     go(work())

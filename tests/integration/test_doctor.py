@@ -108,6 +108,7 @@ def test_nodes_that_answer_are_found_by_entries_and_by_seeds(capsys: Capture) ->
 def test_a_member_is_found_that_only_another_one_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
+    monkeypatch.setenv("ZHERO_SECRET", "one passphrase for all")
     with child("one"), child("two"):
         seed = entry_of("one").endpoint
         until(capsys, "cluster", "2 members")
@@ -188,6 +189,7 @@ def test_two_that_do_not_know_one_another_are_a_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     """Of one cluster, on one host, and each with a runtime directory of its own."""
+    monkeypatch.setenv("ZHERO_SECRET", "one passphrase for both")
     folders = [str(tmp_path / name) for name in ("left", "right")]
     with child("one", runtime_dir=folders[0]), child("two", runtime_dir=folders[1]):
         seeds: list[str] = []

@@ -203,8 +203,11 @@ def test_nodes_in_two_processes_and_in_two_clusters() -> None:
     asyncio.run(main())
 
 
-def test_a_node_joins_by_address_and_by_name_and_not_only_at_its_start(tmp_path: Path) -> None:
+def test_a_node_joins_by_address_and_by_name_and_not_only_at_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
+        monkeypatch.setenv("ZHERO_SECRET", "one passphrase for all")
         port = two_free_ports()
         late = {"runtime_dir": tmp_path / "elsewhere"}  # where nobody sees it
         third = {"runtime_dir": tmp_path / "a third", "join": ["tcp://127.0.0.1:1", f"tcp://127.0.0.1:{port}"]}
@@ -394,6 +397,7 @@ def test_a_node_that_stops_has_left() -> None:
             assert (left.kind, left.name) == ("left", "two")
             async with child("three") as process:
                 await joined(one, others=("three",))
+                await beats_of("three", one)  # one that stops before it has heard that it is taken in says no farewell
                 tell(process, "stop")
                 left = await next_event(events, "left", "died")
                 assert (left.kind, left.name) == ("left", "three")
@@ -407,6 +411,7 @@ def test_of_two_processes_with_one_identity_one_stops_by_itself(
 ) -> None:
     async def main() -> None:
         monkeypatch.setattr("zhero.runtime.driver.NodeId", lambda raw: NodeId(bytes(range(16))))
+        monkeypatch.setenv("ZHERO_SECRET", "one passphrase for both")
         first, second = {"runtime_dir": tmp_path / "first"}, {"runtime_dir": tmp_path / "second"}
         async with zhero.Node([], name="one", **QUICK | first) as one:
             (me,) = one.members()

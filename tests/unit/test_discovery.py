@@ -25,6 +25,7 @@ ENTRY = Entry(
     pid=4321,
     version="0.1.0",
     started_at_ms=1_800_000_000_005,
+    key="0011223344556677",
 )
 
 
@@ -146,6 +147,7 @@ def test_the_file_is_named_after_the_node_and_private_with_its_folder(tmp_path: 
         "pid": 4321,
         "version": "0.1.0",
         "started_at_ms": 1_800_000_000_005,
+        "key": "0011223344556677",
     }
 
 
@@ -255,6 +257,7 @@ def good_data() -> dict[str, object]:
         "endpoint": "tcp://127.0.0.1:1",
         "pid": 1,
         "version": "0",
+        "key": "",
         "started_at_ms": 1,
     }
 

@@ -187,7 +187,7 @@ def test_a_port_in_use_is_a_problem_unless_it_is_a_node_of_this_cluster() -> Non
     [
         ({}, True, "problem"),
         ({}, False, "ok"),
-        ({"advertise": "tcp://203.0.113.5:0"}, True, "ok"),
+        ({"advertise": "tcp://203.0.113.5:0", "insecure": True}, True, "ok"),
         ({"bind": "tcp://0.0.0.0:0", "insecure": True}, True, "ok"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 
 from zhero.config import BOUNDS, Limits
 from zhero.errors import ConfigError
+from zhero.runtime.auth import Secret, generate
 from zhero.settings import Settings, resolve
 
 
@@ -190,7 +191,9 @@ def test_the_environment_can_say_everything(project: Path, monkeypatch: pytest.M
         "DATA_DIR": "data",
         "DURABILITY": "power",
         "RUNTIME_DIR": "run",
-        "INSECURE": "true",
+        "SECRET": "the first passphrase, the second passphrase",
+        "SECRET_FILE": "",
+        "INSECURE": "no",
     }
     for variable, text in told.items():
         monkeypatch.setenv(f"ZHERO_{variable}", text)
@@ -215,9 +218,12 @@ def test_the_environment_can_say_everything(project: Path, monkeypatch: pytest.M
         ("data_dir", project / "data"),
         ("durability", "power"),
         ("runtime_dir", project / "run"),
-        ("insecure", True),
+        ("secret", Secret(("the first passphrase", "the second passphrase"))),
+        ("secret_file", None),
+        ("insecure", False),
     ]
-    assert [origin for _, _, origin in settings.explain()] == [f"ZHERO_{variable}" for variable in told]
+    origins = [origin for name, _, origin in settings.explain() if name not in ("secret_file", "insecure")]
+    assert origins == [f"ZHERO_{variable}" for variable in told if variable not in ("SECRET_FILE", "INSECURE")]
 
 
 def test_a_file_can_say_everything_and_its_paths_are_relative_to_it(
@@ -244,9 +250,11 @@ def test_a_file_can_say_everything_and_its_paths_are_relative_to_it(
         data_dir = "data"
         durability = "power"
         runtime_dir = "run"
-        insecure = false
+        secret_file = "secret.txt"
         """
     )
+    (project / "secret.txt").write_text(f"# of the shop\n{generate()}\n")
+    (project / "secret.txt").chmod(0o600)
     (project / "below").mkdir()
     monkeypatch.chdir(project / "below")
     settings = resolve()
@@ -256,7 +264,10 @@ def test_a_file_can_say_everything_and_its_paths_are_relative_to_it(
     assert settings.join == ("tcp://10.0.0.7:7040",)
     assert settings.drain_timeout == 2.0
     assert (settings.backups, settings.accept_timeout, settings.solo_after) == (0, 3.0, 12.5)
-    assert {origin for _, _, origin in settings.explain()} == {str(project / "zhero.toml")}
+    assert settings.secret_file == project / "secret.txt"
+    assert settings.secret is not None
+    origins = {origin for name, _, origin in settings.explain() if name not in ("secret", "insecure")}
+    assert origins == {str(project / "zhero.toml")}
 
 
 def test_one_value_is_as_good_as_a_list_of_it(project: Path) -> None:
@@ -285,23 +296,62 @@ def test_any_loopback_address_can_be_bound(bind: str) -> None:
 
 
 @pytest.mark.parametrize("bind", ["tcp://0.0.0.0:7040", "tcp://*:0", "tcp://10.0.0.7:7040", "tcp://[::]:7040"])
-def test_an_address_that_others_reach_needs_insecure_and_says_so(bind: str) -> None:
+def test_an_address_that_others_reach_needs_a_secret_or_insecure_and_says_so(bind: str) -> None:
     told = problem(bind=bind)
     assert bind in told
     assert "(argument)" in told
-    assert "tcp://127.0.0.1:PORT" in told
+    assert "zhero keygen" in told
     assert "insecure = true" in told
-    assert "later version" in told
     assert resolve(bind=bind, insecure=True).bind == bind
+    assert resolve(bind=bind, secret=generate()).bind == bind
+    assert "advertise" in problem(advertise="tcp://203.0.113.5:0")
+
+
+def test_of_a_secret_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = generate()
+    monkeypatch.setenv("ZHERO_SECRET", key)
+    settings = resolve()
+    assert key not in f"{settings!r} {settings.secret} {settings.explain()}"
+    for bad in ("hunter2 hunter", key[:-1]):
+        assert bad[:7] not in problem(secret=[key, bad + "\n"])
+
+
+def test_the_first_place_that_says_how_strangers_are_kept_out_decides(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZHERO_SECRET", generate())
+    (project / "zhero.toml").write_text("insecure = true\n")
+    assert (resolve().insecure, resolve().secret is not None) == (False, True)
+    assert (resolve(insecure=True).insecure, resolve(insecure=True).secret) == (True, None)
+    assert "keep one" in problem(insecure=True, secret=generate())
+    (project / "zhero.toml").write_text(f'secret = "{generate()}"\n')
+    assert "secret_file" in problem()
+
+
+def test_a_secret_file_is_read_whole_or_refused(project: Path) -> None:
+    file = project / "keys"
+    first, second = generate(), generate()
+    file.write_text(f"# two\n{first}\n\n{second}\n")
+    file.chmod(0o600)
+    assert resolve(secret_file=file).secret == Secret((first, second))
+    for text in ("", "short\n", f"{first[:-2]}\n", "\n".join([first] * 9), "\udcff" * 3):
+        file.write_bytes(text.encode("utf-8", "surrogateescape"))
+        assert str(file) in problem(secret_file=file)
+        assert first[:-2] not in problem(secret_file=file)
+    file.write_text(first)
+    file.chmod(0o622)
+    assert "chmod 600" in problem(secret_file=file)
+    assert "can't be read" in problem(secret_file=project / "none")
 
 
 def test_a_port_can_be_advertised_only_where_one_is_bound() -> None:
-    told = problem(advertise="tcp://203.0.113.5:9000")
+    key = generate()
+    told = problem(advertise="tcp://203.0.113.5:9000", secret=key)
     assert "advertise = 'tcp://203.0.113.5:9000' (argument)" in told
     assert "port 0" in told
-    bound = resolve(advertise="tcp://203.0.113.5:9000", bind="tcp://127.0.0.1:7040")
+    bound = resolve(advertise="tcp://203.0.113.5:9000", bind="tcp://127.0.0.1:7040", secret=key)
     assert bound.advertise == "tcp://203.0.113.5:9000"
-    assert resolve(advertise="tcp://web-1:0").advertise == "tcp://web-1:0"
+    assert resolve(advertise="tcp://web-1:0", secret=key).advertise == "tcp://web-1:0"
 
 
 # --- what is wrong ------------------------------------------------------------------------------------------------

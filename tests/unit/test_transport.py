@@ -76,6 +76,7 @@ class Place:
 
     def close(self) -> None:
         self.publisher.close()
+        self.transport.gate.close()
         self.transport.close()
         self.transport.term()
 

@@ -189,4 +189,4 @@ def test_stats_do_not_change_with_what_they_were_made_of() -> None:
     view = StatsView.of(stats)
     stats.totals["started"] = 2
     stats.tasks["sayHello"]["started"] = 2
-    assert view.to_dict() == {"totals": {"started": 1}, "tasks": {"sayHello": {"started": 1}}}
+    assert view.to_dict() == {"totals": {"started": 1}, "tasks": {"sayHello": {"started": 1}}, "dropped": {}}

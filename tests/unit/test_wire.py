@@ -214,7 +214,7 @@ ANSWERS: list[Answer] = [
     Ended(JOB, OUTCOME, [PartEnded(MEMBER, Outcome(Status.FAILED, b"", FAILURE))]),
     Listed([JOB_INFO], 7),
     Counted({"global": 1, "local": 0}),
-    Stats({"enqueued": 2}, {"send_email": {"enqueued": 2}}),
+    Stats({"enqueued": 2}, {"send_email": {"enqueued": 2}}, ["web-2"], {"denied: wrong secret": 3}),
     ClusterStatus(
         [MemberStatus(MEMBER, True, 8, 3, ["send_email", "tick"])],
         {"global": 1},

@@ -152,6 +152,9 @@ async def stats(client: Client, args: argparse.Namespace) -> bool:
         names = list(found.totals)
         rows = [(task, *(counts.get(name) for name in names)) for task, counts in sorted(found.tasks.items())]
         show_table(("TASK", *(name.upper() for name in names)), [*rows, ("all", *found.totals.values())])
+        if found.dropped:
+            print()
+            show_table(("TURNED AWAY OR DROPPED", "COUNT"), sorted(found.dropped.items()))
     return True
 
 

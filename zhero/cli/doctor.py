@@ -49,7 +49,7 @@ def _settings(args: argparse.Namespace) -> Settings | str:
         resolve()
     except ConfigError as error:
         return str(error)
-    return resolve(cluster=args.cluster, join=args.join)
+    return resolve(cluster=args.cluster, join=args.join, secret_file=args.secret_file, insecure=args.insecure)
 
 
 def _fix(found: Found) -> list[str]:

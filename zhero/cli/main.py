@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from .. import settings
 from ..client import Client
 from ..errors import ConfigError, NotReached, TaskError, ZheroError
+from ..runtime.auth import generate as generate_key
 from .commands import COMMANDS
 from .doctor import doctor
 from .generate import generate
@@ -71,6 +72,9 @@ def _do(args: argparse.Namespace) -> bool:
         for file in generate(args.name, args.scope, args.frequency, args.dir):
             print(file)
         return True
+    if args.command == "keygen":
+        print(generate_key())
+        return True
     if args.command == "config":
         _show_config(as_json=args.json)
         return True
@@ -80,7 +84,7 @@ def _do(args: argparse.Namespace) -> bool:
 
 
 async def _ask(args: argparse.Namespace) -> bool:
-    async with Client(args.cluster, args.join) as client:
+    async with Client(args.cluster, args.join, secret_file=args.secret_file, insecure=args.insecure) as client:
         return await COMMANDS[args.command](client, args)
 
 

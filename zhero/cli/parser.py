@@ -75,6 +75,7 @@ def build(version: str) -> Parser:
         _add_place(command)
 
     _add_generate(add("generate", "write the file of a new task, and its test", "zhero generate sayHello"))
+    add("keygen", "make a secret for a cluster: all its nodes are given the same", "zhero keygen > zhero.secret")
     config = add("config", "show each setting, its value and where it was set", "zhero config")
     config.add_argument("--json", action="store_true", help="as one JSON document")
     doctor = add("doctor", "say what is wrong here and with the cluster, and what to do about it", "zhero doctor")
@@ -89,6 +90,7 @@ def build(version: str) -> Parser:
 def _add_place(command: argparse.ArgumentParser) -> None:
     """Where the cluster is that a client command talks to."""
     _add_cluster(command)
+    _add_protection(command, "speak without encryption, to nodes that run so")
     command.add_argument(
         "--join",
         action="append",
@@ -99,6 +101,12 @@ def _add_place(command: argparse.ArgumentParser) -> None:
 
 def _add_cluster(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cluster", metavar="NAME", help="of the cluster; default: that of this project")
+
+
+def _add_protection(command: argparse.ArgumentParser, insecure: str) -> None:
+    """A secret itself is never typed: others see what is, in the list of processes."""
+    command.add_argument("--secret-file", metavar="FILE", help="holds the cluster's secret; or set ZHERO_SECRET")
+    command.add_argument("--insecure", action="store_true", default=None, help=insecure)
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
@@ -128,7 +136,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--drain-timeout", type=_number, metavar="SECONDS", help="how long running jobs may go on when it stops"
     )
-    run.add_argument("--insecure", action="store_true", default=None, help="allow a bind that other hosts can reach")
+    _add_protection(run, "no secret and no encryption, on any bind: in a network that you trust wholly")
     run.add_argument("--reload", action="store_true", help="load task files again when they change")
     run.add_argument("--verbose", action="store_true", help="log what is only of use when looking for a fault")
     _add_cluster(run)

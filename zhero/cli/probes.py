@@ -173,10 +173,10 @@ def _is_here(endpoint: str) -> bool:
 async def _meet(site: Site) -> Site:
     """Talk to all that are known, then to those that they know."""
     first = [*(it.endpoint for it in site.shown), *(one for seed in site.seeds for one in seed.endpoints)]
-    answers, known = await _ask_all(first, site.settings.cluster)
+    answers, known = await _ask_all(first, site.settings)
     met = {answer.node for answer in answers.values() if not answer.wrong}
     further = {endpoint: name for endpoint, (node, name) in known.items() if node not in met}
-    more, _ = await _ask_all([it for it in further if it not in answers], site.settings.cluster)
+    more, _ = await _ask_all([it for it in further if it not in answers], site.settings)
     return replace(site, answers={**answers, **more}, known=further)
 
 
@@ -184,7 +184,7 @@ _Known = dict[str, tuple[str, str]]
 """Endpoint -> id and name of a member."""
 
 
-async def _ask_all(endpoints: Iterable[str], cluster: str) -> tuple[dict[str, Answer], _Known]:
+async def _ask_all(endpoints: Iterable[str], settings: Settings) -> tuple[dict[str, Answer], _Known]:
     """Ask each, and hear of others."""
     tried = list(dict.fromkeys(endpoints))[:NODES_MAX_COUNT]
     limit = asyncio.Semaphore(AT_ONCE)
@@ -192,16 +192,17 @@ async def _ask_all(endpoints: Iterable[str], cluster: str) -> tuple[dict[str, An
 
     async def ask(endpoint: str) -> Answer:
         async with limit:
-            return await _ask(endpoint, cluster, known)
+            return await _ask(endpoint, settings, known)
 
     answers = await asyncio.gather(*map(ask, tried))
     return dict(zip(tried, answers, strict=True)), known
 
 
-async def _ask(endpoint: str, cluster: str, known: _Known) -> Answer:
+async def _ask(endpoint: str, settings: Settings, known: _Known) -> Answer:
     if await is_refused(endpoint):
         return Answer("refuses connections: nobody listens there", refused=True)
-    client = Client(cluster, [endpoint], ANSWER_S)
+    secret = list(settings.secret.texts) if settings.secret is not None else None
+    client = Client(settings.cluster, [endpoint], ANSWER_S, secret=secret, insecure=settings.insecure or None)
     began_ms = time.time_ns() / 1e6
     try:
         async with client:

@@ -140,7 +140,10 @@ def _node(args: argparse.Namespace) -> tuple[Node, Reloader | None]:
     sys.path.insert(0, str(Path.cwd()))  # so that task files and applications import one another by their own names
     given: dict[str, Any] = {
         name: getattr(args, name)
-        for name in ("tasks", "name", "bind", "join", "advertise", "profile", "cluster", "workers", "insecure")
+        for name in (
+            *("tasks", "name", "bind", "join", "advertise", "profile", "cluster", "workers"),
+            *("secret_file", "insecure"),
+        )
     }
     given["data_dir"] = settings.NO_DATA if args.no_data else args.data_dir
     given["durability"] = args.durability

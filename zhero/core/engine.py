@@ -248,6 +248,10 @@ class Engine:
         """What this node is home of; for copies (`Stream.tap`) and for checks."""
         return self._streams
 
+    def dropped(self, counts: dict[str, int]) -> None:
+        """Why -> how often the world turned somebody away, or dropped a frame, since its start; for `stats`."""
+        self._query.dropped = counts
+
     @property
     def listening(self) -> bool:
         """Whether facts about jobs that go well are made: they cost something, and most of the time nobody listens."""

@@ -150,7 +150,7 @@ def _merge_stats(stats: list[Stats], silent: list[str]) -> Stats:
     for it in stats:
         for task, counters in it.tasks.items():
             tasks[task] = _sum([tasks.get(task, {}), counters])
-    return Stats(_sum([it.totals for it in stats]), tasks, silent)
+    return Stats(_sum([it.totals for it in stats]), tasks, silent, _sum([it.dropped for it in stats]))
 
 
 def _merge_status(statuses: list[ClusterStatus], silent: list[str]) -> ClusterStatus:

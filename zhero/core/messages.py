@@ -215,11 +215,13 @@ class Stats:
     """Counters since the start of the node: `totals` name -> count; `tasks` task -> name -> count.
 
     Names: enqueued, started, succeeded, retried, dead, cancelled. `silent`: members that did not answer, by name.
+    `dropped`: why -> how often somebody was turned away, or a frame dropped.
     """
 
     totals: dict[str, int]
     tasks: dict[str, dict[str, int]]
     silent: list[str] = field(default_factory=list[str])
+    dropped: dict[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(slots=True)

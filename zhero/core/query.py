@@ -49,6 +49,7 @@ class Query:
         self._waiters: dict[JobId, list[tuple[Asker, bool]]] = {}  # job -> (who, wants to know if cancelled)
         self._waits_for: dict[Asker, JobId] = {}
         self._counters: dict[str, dict[str, int]] = {}
+        self.dropped: dict[str, int] = {}  # why -> count, as the world tells; bound: reasons that stand in its code
 
     # --- waiting for an end ---------------------------------------------------------------------------------------
 
@@ -213,7 +214,7 @@ class Query:
     def stats(self) -> Stats:
         tasks = {task: dict(counters) for task, counters in self._counters.items()}
         totals = {name: sum(counters[name] for counters in tasks.values()) for name in _COUNTERS}
-        return Stats(totals, tasks)
+        return Stats(totals, tasks, [], dict(self.dropped))
 
     def status(
         self, members: list[MemberStatus], plans: list[PlanInfo], planned_count: int, now_ms: int

@@ -45,6 +45,7 @@ class Member:
         beats: endpoint of what it publishes; empty for one that nobody can join.
         advertised: the endpoints were given by a person (a proxy, a container's host), so a connect that is refused
             there shows nothing.
+        key: names the secret with which it listens, of several that its cluster may have; empty: none.
     """
 
     life: Life
@@ -54,6 +55,7 @@ class Member:
     version: str
     beats: str = ""
     advertised: bool = False
+    key: str = ""
 
 
 class Standing(Enum):

@@ -30,6 +30,8 @@ import zmq
 from .. import wire
 from ..core.messages import Beat, Frame
 from ..core.values import Life
+from .auth import PLAIN, Keyring
+from .gate import Gate
 from .sockets import Context, Drops, Watch, bind, connect, new_socket, read_parts
 
 HINT_S = 0.25
@@ -46,6 +48,8 @@ class Publisher:
     Args:
         tag: of the cluster.
         endpoint: where to publish.
+        keyring: who may listen.
+        gate: counts who may not.
 
     Attributes:
         endpoint: with the port that the system chose.
@@ -54,9 +58,12 @@ class Publisher:
         BindFailed: it is in use.
     """
 
-    def __init__(self, context: Context, tag: bytes, endpoint: str) -> None:
+    def __init__(
+        self, context: Context, tag: bytes, endpoint: str, keyring: Keyring = PLAIN, gate: Gate | None = None
+    ) -> None:
         self._tag = tag
         self._socket = new_socket(context, zmq.PUB, send_max=_BEHIND_MAX, receive_max=_BEHIND_MAX, linger_ms=0)
+        keyring.serve(self._socket)
         try:
             self.endpoint = bind(
                 self._socket,
@@ -66,6 +73,8 @@ class Publisher:
         except BaseException:
             self._socket.close(0)
             raise
+        if gate is not None:
+            gate.watch(self._socket)
 
     def publish(self, frame: Frame) -> None:
         """To all who listen. Never blocks."""
@@ -83,6 +92,7 @@ class Listener:
 
     Args:
         tag: of the cluster.
+        keyring: what members are spoken to with.
         receive: called with each frame that holds a beat.
         lost: called with each life whose connection was up and is lost.
     """
@@ -91,12 +101,14 @@ class Listener:
         self,
         context: Context,
         tag: bytes,
+        keyring: Keyring,
         rng: Random,
         drop: Drops,
         receive: Callable[[Frame], None],
         lost: Callable[[Life], None],
     ) -> None:
         self._tag = tag
+        self._keyring = keyring
         self._rng = rng
         self._drop = drop
         self._receive = receive
@@ -115,14 +127,15 @@ class Listener:
         self._beats = Watch(self._socket, self._read, rest_s=REST_S)
         self._watches = (self._beats, Watch(self._monitor, self._read_event))
 
-    def connect(self, life: Life, endpoint: str) -> None:
-        """Hear this life; again: it has moved, if the endpoint is another."""
+    def connect(self, life: Life, endpoint: str, key: str = "") -> None:
+        """Hear this life; again: it has moved, if the endpoint is another. `key`: see `Member`."""
         if self._endpoint_of.get(life) == endpoint:
             return
         self.disconnect(life)
         if endpoint in self._lives_at:
             # Another process may listen there by now, and the next try to reach it be seconds away.
             self._socket.disconnect(endpoint)
+        self._keyring.speak(self._socket, key)
         if not connect(self._socket, endpoint, self._rng):
             self._drop("bad endpoint")
             return

@@ -22,6 +22,8 @@ from ..config import DRAIN_TURN_MAX_MS, FRAME_MAX_BYTES
 from ..core.messages import Frame, Message
 from ..core.values import Life
 from ..errors import NotReached
+from .auth import PLAIN, Keyring
+from .sockets import Complaints, Context
 
 _HANDSHAKE_MS = 5_000
 _RECONNECT_MS = 50
@@ -37,6 +39,8 @@ class Connection:
         endpoint: of the node.
         me: who speaks.
         tag: of the cluster.
+        keyring: what nodes are spoken to with.
+        key: names the one of it that this node listens with.
 
     Attributes:
         peer: whom to speak to and hear; None: not known yet, so anybody at that endpoint.
@@ -45,7 +49,9 @@ class Connection:
         NotReached: there can be no such endpoint.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, me: Life, tag: bytes) -> None:
+    def __init__(
+        self, context: Context, endpoint: str, me: Life, tag: bytes, keyring: Keyring = PLAIN, key: str = ""
+    ) -> None:
         self.peer: Life | None = None
         self._me = me
         self._tag = tag
@@ -65,9 +71,12 @@ class Connection:
             (zmq.IPV6, 1 if "[" in endpoint else 0),
         ):
             self._socket.setsockopt(option, value)
+        keyring.speak(self._socket, key)
+        self._complaints = Complaints(context, self._socket, lambda why: self._refuse(why))
         try:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
+            self._complaints.close()
             self._socket.close(0)
             raise NotReached(f"{endpoint}: {error.strerror or error}") from error
 
@@ -79,6 +88,7 @@ class Connection:
     def close(self, linger_ms: int) -> None:
         """End it; what has been said gets that long to leave."""
         self._closed = True
+        self._complaints.close()
         self._loop.remove_reader(self._socket.fileno())
         if self._continues is not None:
             self._continues.cancel()

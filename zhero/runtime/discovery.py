@@ -49,6 +49,7 @@ class Entry:
         endpoint: where it listens, as bound ("tcp://127.0.0.1:40123").
         version: of zhero.
         started_at_ms: on its own clock; for people, and for the order of a list.
+        key: names the secret with which it listens (`Member`); empty: none.
     """
 
     node: NodeId
@@ -58,6 +59,7 @@ class Entry:
     pid: int
     version: str
     started_at_ms: int
+    key: str = ""
 
 
 def runtime_path(override: str | Path | None = None) -> Path:
@@ -288,7 +290,8 @@ def _read(file: Path) -> Entry | None:
             "pid": int(pid),
             "version": str(version),
             "started_at_ms": int(started_at_ms),
+            "key": str(key),
         } if text == node.hex() == file.stem and address_of(endpoint):
-            return Entry(node, boot, name, endpoint, pid, version, started_at_ms)
+            return Entry(node, boot, name, endpoint, pid, version, started_at_ms, key)
         case _:
             return None

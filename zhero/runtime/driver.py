@@ -159,7 +159,8 @@ class Driver:
             member, setup.limits, now_ms, self._rng, profile=setup.profile, seeds=seeds, journal=has_journal
         )
         self._executor.open()
-        pulse = Pulse(self._network.publisher, setup.profile.beat_ms, self._show, setup.stuck_after_ms)
+        network = self._network
+        pulse = Pulse(network.publisher, setup.profile.beat_ms, self._show, setup.stuck_after_ms, network.gate)
         self._heart = Heart(self._loop, self._log, self._executor.who, pulse=pulse)
         self._heart.start()
         self._running = True
@@ -360,6 +361,7 @@ class Driver:
     def _show(self) -> None:
         """Leave the heart what it is to publish."""
         self._shown_at_ms = now_ms = self.clock.now_ms()
+        self._engine.dropped(self._network.dropped())
         snapshot = self._engine.beat(now_ms)
         told = (snapshot.sender, [(it.joined, it.view, it.tasks) for it in snapshot.messages if isinstance(it, Beat)])
         self._heart.show(snapshot, news=told != self._shown)

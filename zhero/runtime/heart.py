@@ -11,7 +11,10 @@ of the mark filled in. So a member whose loop a job blocks is seen to be late, n
 published at once, but not within `NEWS_MS` of the last beat. After `stuck_after_ms` without a turn the heart falls
 silent, until the loop turns: who can do nothing must not be counted on for ever.
 
-The publisher is this thread's alone from `start` on; it is closed when the thread ends.
+Between beats it waits in the gate, where it answers who may come in (`gate`): so a blocked loop fails no handshake. A
+flood of strangers there delays no beat.
+
+Publisher and gate are this thread's alone from `start` on; they are closed when the thread ends.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from dataclasses import dataclass, replace
 from ..config import BLOCKED_WARN_MS, STUCK_AFTER_MS
 from ..core.messages import Beat, Frame, Message
 from .beats import Publisher
+from .gate import Gate
 
 MARK_S = 0.25
 LOOK_S = 0.5
@@ -35,12 +39,18 @@ NEWS_MS = 50
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """What a heart publishes with, and how often. `on_mark`: called on the loop with each mark of the chain."""
+    """What a heart publishes with, and how often.
+
+    Attributes:
+        on_mark: called on the loop with each mark of the chain.
+        gate: where it waits between beats, and answers who may come in.
+    """
 
     publisher: Publisher
     beat_ms: int
     on_mark: Callable[[], None]
     stuck_after_ms: int = STUCK_AFTER_MS
+    gate: Gate | None = None
 
 
 class Heart:
@@ -87,7 +97,7 @@ class Heart:
         if self._timer is not None:
             self._timer.cancel()
         self._stopped.set()
-        self._bell.set()
+        self._ring()
         if self._thread is not None:
             self._thread.join()
             self._thread = None  # not for the garbage collector, in which an interrupt can get lost
@@ -96,7 +106,12 @@ class Heart:
         """Publish this from now on; with news, at once. On the loop."""
         self._snapshot = snapshot
         if news:
-            self._bell.set()
+            self._ring()
+
+    def _ring(self) -> None:
+        self._bell.set()
+        if self._pulse is not None and self._pulse.gate is not None:
+            self._pulse.gate.ring()
 
     def mark(self) -> None:
         """The loop turns: leave a mark, and say so if that was long in coming."""
@@ -130,12 +145,21 @@ class Heart:
                     warned_of = self._look(now, warned_of)
                     look_at = now + LOOK_S
                 if news:  # too soon after the last beat: it has to wait, and the bell rings already
-                    self._stopped.wait(NEWS_MS / 1000 - (now - beaten_at))
+                    self._wait(NEWS_MS / 1000 - (now - beaten_at), self._stopped)
                 elif not self._stopped.is_set():
-                    self._bell.wait(min(look_at, beat_at) - time.monotonic())
+                    self._wait(min(look_at, beat_at) - time.monotonic(), self._bell)
         finally:
             if self._pulse is not None:
                 self._pulse.publisher.close()
+                if self._pulse.gate is not None:
+                    self._pulse.gate.close()
+
+    def _wait(self, seconds: float, event: threading.Event) -> None:
+        gate = self._pulse.gate if self._pulse is not None else None
+        if gate is None:
+            event.wait(seconds)
+        else:
+            gate.wait(seconds, rung=event is self._bell or self._stopped.is_set())
 
     def _beat(self, now: float) -> None:
         snapshot, pulse, mark = self._snapshot, self._pulse, self._marked_at

@@ -4,7 +4,7 @@ The engine's effects go in (`Send`, `Knock`, `Connect`, `Disconnect`, `Probe`); 
 the loop. Endpoints with names are looked up before a socket sees them; meanwhile what is to be said is lost, as it may
 be. A name that is not known is looked up again for as long as the member is wanted.
 
-The heart publishes with `publisher`, and has to be stopped before `close`.
+The heart publishes with `publisher` and waits in `gate`, and has to be stopped before `close`.
 
 State: tasks that look for seeds, try a connect, look up a name. Bound: one, and what the engine has asked for.
 """
@@ -26,8 +26,11 @@ from ..core.effects import Connect, Disconnect, Knock, Probe, Send
 from ..core.messages import Frame
 from ..core.values import Life, Member, NodeId
 from ..errors import BindFailed, RuntimeDirInvalid
+from .auth import Secret, keep_key, keyring_of, own_secret
 from .beats import Publisher
+from .descriptors import ensure_descriptors
 from .discovery import PORT_MAX, Directory, Entry, address_of, endpoint_of, runtime_dir
+from .gate import Gate
 from .reach import is_ip, is_refused, place_of, resolve
 from .seeds import LOOK_AFTER_S, LOOK_EVERY_S, Seeds
 from .transport import Transport
@@ -56,7 +59,7 @@ class Hears(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a node is, and whom it looks for, as settings say."""
+    """Where a node is, and whom it looks for, as settings say. `secret`: None: that of the user on this host."""
 
     name: str
     cluster: str
@@ -65,12 +68,15 @@ class Site:
     advertise: str | None
     runtime_dir: Path | None
     version: str
+    secret: Secret | None = None
+    insecure: bool = False
 
 
 class Network:
     """The network side of one node."""
 
     publisher: Publisher
+    gate: Gate
 
     def __init__(self, site: Site, life: Life, hears: Hears, logger: logging.Logger, rng: Random) -> None:
         self._site = site
@@ -78,9 +84,7 @@ class Network:
         self._hears = hears
         self._log = logger
         self._rng = rng
-        self._transport = Transport(
-            site.cluster, hears.receive, rng=rng, lost=hears.peer_lost, rejected=self._on_rejected
-        )
+        self._keeps: Secret | None = None  # of the key file, which has to stay
         self._looking: asyncio.Task[None] | None = None
         self._naming: dict[Life, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,31 +99,50 @@ class Network:
             This node as others see it, and the seeds. Nothing is heard before `listen`.
 
         Raises:
-            BindFailed, RuntimeDirInvalid: and how to mend it.
+            BindFailed, RuntimeDirInvalid, ConfigError: and how to mend it.
         """
         site, life = self._site, self._life
-        self._directory = Directory(runtime_dir(site.runtime_dir), site.cluster)
+        ensure_descriptors()
+        self._root = runtime_dir(site.runtime_dir)
+        self._directory = Directory(self._root, site.cluster)
+        if site.secret is None and not site.insecure:
+            self._keeps = own_secret(self._root)
+        keyring = keyring_of(self._keeps or site.secret, site.insecure, self._root, site.cluster)
+        self._transport = Transport(
+            site.cluster,
+            self._hears.receive,
+            rng=self._rng,
+            lost=self._hears.peer_lost,
+            rejected=self._on_rejected,
+            keyring=keyring,
+            logger=self._log,
+        )
         inbox = self._transport.open(site.bind, life)
+        self.gate = self._transport.gate
         try:
             self.publisher = self._transport.publisher(_beats_bind(site.bind, inbox))
         except BaseException:
+            self.gate.close()
             self._transport.close()
             self._transport.term()
             raise
         try:
             pid = os.getpid()
-            self._directory.announce(Entry(life.node, life.boot, site.name, inbox, pid, site.version, life.boot))
+            shown = Entry(life.node, life.boot, site.name, inbox, pid, site.version, life.boot, keyring.mark)
+            self._directory.announce(shown)
             self._seeds = Seeds(site.join, self._directory, life.node, self._log)
             # First it shows itself, then it looks: of two that start at once, one sees the other.
             seeds = await self._seeds.look(())
         except BaseException:
             self._directory.withdraw()
             self.publisher.close()
+            self.gate.close()
             self._transport.close()
             self._transport.term()
             raise
         place = place_of(inbox, self.publisher.endpoint, site.advertise, seeds)
-        member = Member(life, site.name, place.endpoint, pid, site.version, place.beats, place.advertised)
+        where = place.endpoint, pid, site.version, place.beats, place.advertised, keyring.mark
+        member = Member(life, site.name, *where)
         return member, seeds
 
     def listen(self) -> None:
@@ -136,7 +159,7 @@ class Network:
             self._looking = None  # or it would wait for the garbage collector, in which an interrupt can get lost
 
     async def close(self) -> None:
-        """End all; what has been said gets a moment to leave. The publisher has been closed before."""
+        """End all; what has been said gets a moment to leave. Publisher and gate have been closed before."""
         self._open = False
         for task in self._tasks:
             task.cancel()
@@ -155,8 +178,8 @@ class Network:
         thread.join()
 
     def dropped(self) -> dict[str, int]:
-        """Why -> how often something that arrived, or was to be sent, was dropped."""
-        return dict(self._transport.dropped)
+        """Why -> how often somebody was turned away, or something that arrived, or was to be sent, was dropped."""
+        return {**self.gate.counts(), **self._transport.dropped}
 
     # --- what the engine wants ------------------------------------------------------------------------------------
 
@@ -222,6 +245,8 @@ class Network:
             await asyncio.sleep(next(waits, LOOK_EVERY_S) * self._rng.uniform(0.8, 1.2))
             try:
                 self._directory.renew()
+                if self._keeps is not None:
+                    keep_key(self._root, self._keeps)
             except RuntimeDirInvalid as error:
                 self._log.warning("! new neighbours can't find this node: %s", error)
             self._hears.seeds(await self._seeds.look(self._hears.known()))

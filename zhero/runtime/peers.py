@@ -23,7 +23,8 @@ import zmq
 from .. import wire
 from ..core.messages import Frame, Rejected
 from ..core.values import Life
-from .sockets import Context, Drops, Socket, Watch, connect, encoded, new_socket, read_parts
+from .auth import Keyring
+from .sockets import Complaints, Context, Drops, Socket, Watch, connect, encoded, new_socket, read_parts
 
 KNOCK_S = 5.0
 """How long a connection stays that was only made to knock."""
@@ -40,9 +41,16 @@ Rejection = Callable[[str, str], None]
 class _Dealer:
     """One connection, to speak only."""
 
-    def __init__(self, socket: Socket, endpoint: str, hear: Callable[[str, list[bytes]], None]) -> None:
+    def __init__(
+        self,
+        socket: Socket,
+        endpoint: str,
+        hear: Callable[[str, list[bytes]], None],
+        complaints: Complaints | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.closes: asyncio.TimerHandle | None = None  # only of one that has knocked
+        self._complaints = complaints
         self._socket = socket
         self._watch = Watch(socket, lambda: hear(endpoint, read_parts(socket, 1)))
 
@@ -58,6 +66,8 @@ class _Dealer:
     def close(self) -> None:
         if self.closes is not None:
             self.closes.cancel()
+        if self._complaints is not None:
+            self._complaints.close()
         self._watch.close()
         self._socket.close()
 
@@ -67,29 +77,39 @@ class Peers:
 
     Args:
         tag: of the cluster.
-        rejected: told once of an endpoint where a node of another cluster or version listens.
+        keyring: what members are spoken to with.
+        rejected: told once of an endpoint where a node of another cluster, version or secret listens.
     """
 
-    def __init__(self, context: Context, tag: bytes, rng: Random, drop: Drops, rejected: Rejection) -> None:
+    def __init__(
+        self, context: Context, tag: bytes, keyring: Keyring, rng: Random, drop: Drops, rejected: Rejection
+    ) -> None:
         self._context = context
         self._tag = tag
+        self._keyring = keyring
         self._rng = rng
         self._drop = drop
         self._rejected = rejected
         self._told: set[str] = set()  # endpoints that were told of; emptied when there are too many
         self._peers: dict[Life, _Dealer] = {}
-        self._knocks: dict[str, _Dealer] = {}  # the one that was used longest ago first
+        # Endpoint and key -> who knocks, the one that was used longest ago first.
+        self._knocks: dict[tuple[str, str], _Dealer] = {}
+        self._refused: dict[str, set[str]] = {}  # endpoint -> keys that it has refused; bound: `_knocks`
 
     def __contains__(self, life: Life) -> bool:
         return life in self._peers
 
-    def connect(self, life: Life, endpoint: str) -> None:
-        """From now on there are frames for this life; again: it has moved, if the endpoint is another."""
+    def connect(self, life: Life, endpoint: str, key: str = "") -> None:
+        """From now on there are frames for this life; again: it has moved, if the endpoint is another.
+
+        Args:
+            key: see `Member`.
+        """
         known = self._peers.get(life)
         if known is not None and known.endpoint == endpoint:
             return
         self.disconnect(life)
-        dealer = self._dealer(endpoint)
+        dealer = self._dealer(endpoint, key)
         if dealer is not None:
             self._peers[life] = dealer
 
@@ -104,17 +124,19 @@ class Peers:
         self._put(self._peers[to], frame)
 
     def knock(self, endpoint: str, frame: Frame) -> None:
-        """Say this to whoever listens there."""
-        dealer = self._knocks.pop(endpoint, None) or self._dealer(endpoint)
-        if dealer is None:
-            return
-        if dealer.closes is not None:
-            dealer.closes.cancel()
-        self._knocks[endpoint] = dealer
-        dealer.closes = asyncio.get_running_loop().call_later(KNOCK_S, partial(self._end_knock, endpoint))
-        self._put(dealer, frame)
-        if len(self._knocks) > KNOCKS_MAX_COUNT:
-            self._end_knock(next(iter(self._knocks)))
+        """Say this to whoever listens there, with each key: nobody knows which one it is."""
+        for key in self._keyring.marks:
+            place = endpoint, key
+            dealer = self._knocks.pop(place, None) or self._dealer(endpoint, key, knocks=True)
+            if dealer is None:
+                return
+            if dealer.closes is not None:
+                dealer.closes.cancel()
+            self._knocks[place] = dealer
+            dealer.closes = asyncio.get_running_loop().call_later(KNOCK_S, partial(self._end_knock, place))
+            self._put(dealer, frame)
+            if len(self._knocks) > KNOCKS_MAX_COUNT:
+                self._end_knock(next(iter(self._knocks)))
 
     def close(self) -> None:
         """End all; what has been said gets a moment to leave."""
@@ -123,13 +145,18 @@ class Peers:
         self._peers.clear()
         self._knocks.clear()
 
-    def _end_knock(self, endpoint: str) -> None:
-        self._knocks.pop(endpoint).close()
+    def _end_knock(self, place: tuple[str, str]) -> None:
+        self._knocks.pop(place).close()
+        self._refused.pop(place[0], None)
 
-    def _dealer(self, endpoint: str) -> _Dealer | None:
+    def _dealer(self, endpoint: str, key: str, *, knocks: bool = False) -> _Dealer | None:
         socket = new_socket(self._context, zmq.DEALER, send_max=_QUEUED_FRAMES_MAX, receive_max=_ANSWERS_MAX)
+        self._keyring.speak(socket, key)
+        complaints = Complaints(self._context, socket, partial(self._on_refused, endpoint, key)) if knocks else None
         if connect(socket, endpoint, self._rng):
-            return _Dealer(socket, endpoint, self._hear)
+            return _Dealer(socket, endpoint, self._hear, complaints)
+        if complaints is not None:
+            complaints.close()
         socket.close(0)
         self._drop("bad endpoint")
         return None
@@ -143,7 +170,17 @@ class Peers:
         """What comes back: nothing, or that we are not wanted."""
         self._drop("answer to a member")
         why = self._rejection(parts)
-        if why is None or endpoint in self._told:
+        if why is not None:
+            self._reject(endpoint, why)
+
+    def _on_refused(self, endpoint: str, key: str, why: str) -> None:
+        refused = self._refused.setdefault(endpoint, set())
+        refused.add(key)
+        if len(refused) == len(self._keyring.marks):
+            self._reject(endpoint, why)
+
+    def _reject(self, endpoint: str, why: str) -> None:
+        if endpoint in self._told:
             return
         if len(self._told) >= _TOLD_MAX_COUNT:
             self._told.clear()

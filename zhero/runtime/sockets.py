@@ -13,6 +13,9 @@ bounded length, and looked at again after sends. One that brings many small mess
 from __future__ import annotations
 
 import asyncio
+import errno
+import itertools
+import struct
 import time
 from collections.abc import Callable, Iterator
 from random import Random
@@ -36,6 +39,9 @@ RECONNECT_MAX_MS = 5_000
 CONNECT_TIMEOUT_MS = 3_000
 HANDSHAKE_MS = 5_000
 BACKLOG = 1_024
+_HANDSHAKE_FAILED = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+)
 KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVE_COUNT = 60, 30, 3
 
 
@@ -109,6 +115,43 @@ def connect(socket: Socket, endpoint: str, rng: Random) -> bool:
     except zmq.ZMQError:
         return False
     return True
+
+
+class Complaints:
+    """Tells when whoever listens refuses a handshake, or speaks another way; on the running loop.
+
+    Args:
+        socket: connects somewhere, later.
+        hear: called with what is wrong, for people.
+    """
+
+    _numbers = itertools.count()
+
+    def __init__(self, context: Context, socket: Socket, hear: Callable[[str], None]) -> None:
+        self._hear = hear
+        self._watched = socket
+        endpoint = f"inproc://zhero-complaints-{next(self._numbers)}"
+        socket.monitor(endpoint, _HANDSHAKE_FAILED)
+        self._monitor = context.socket(zmq.PAIR)
+        self._monitor.setsockopt(zmq.RCVHWM, 0)
+        self._monitor.setsockopt(zmq.LINGER, 0)
+        self._monitor.connect(endpoint)
+        self._watch = Watch(self._monitor, self._read)
+
+    def close(self) -> None:
+        """Hear no more; before the socket is closed."""
+        self._watch.close()
+        self._watched.disable_monitor()
+        self._monitor.close(0)
+
+    def _read(self) -> None:
+        event, value = struct.unpack("=hi", read_parts(self._monitor, 2)[0])
+        if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and value == errno.EAGAIN:
+            return  # silence
+        if value == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+            self._hear("one of the two encrypts and the other does not: give both the same secret")
+        else:
+            self._hear("it holds another secret, or is no node")
 
 
 class Drops:

@@ -14,6 +14,7 @@ Bounds: `FRAME_MAX_BYTES` a frame, `CLIENTS_MAX_COUNT` connections remembered; l
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from random import Random
 
@@ -23,7 +24,9 @@ from .. import wire
 from ..config import CLIENTS_MAX_COUNT
 from ..core.messages import Frame, Rejected
 from ..core.values import Life, Member
+from .auth import PLAIN, Keyring
 from .beats import Listener, Publisher
+from .gate import Gate
 from .peers import Peers, Rejection
 from .sockets import Drops, Watch, bind, encoded, new_context, new_socket, read_parts
 
@@ -39,11 +42,12 @@ def _ignore_rejection(endpoint: str, why: str) -> None:
 
 
 class Transport:
-    """All sockets of one node but the one that publishes.
+    """All sockets of one node but the one that publishes, and the gate, which is waited in by the heart.
 
     Args:
         cluster: name of the cluster; frames of others are refused.
         receive: called on the loop with each frame.
+        keyring: who is let in, and what others are spoken to with.
         lost: called with each life whose connection was up and is lost; a hint.
         rejected: see `Peers`.
     """
@@ -56,12 +60,17 @@ class Transport:
         rng: Random,
         lost: Callable[[Life], None] = _ignore_life,
         rejected: Rejection = _ignore_rejection,
+        keyring: Keyring = PLAIN,
+        logger: logging.Logger | None = None,
     ) -> None:
+        self._keyring = keyring
+        self._log = logger or logging.getLogger("zhero")
         self._tag = wire.cluster_tag(cluster)
         self._receive = receive
         self._rng = rng
         self._lost = lost
         self._rejected = rejected
+        self.gate: Gate  # since `open`; the caller's to wait in, and to close before `term`
         self._drop = Drops()
         self._connections: dict[Life, bytes] = {}  # client -> routing id; the one silent for longest first
         self._open = False
@@ -85,14 +94,18 @@ class Transport:
         """
         self._me = me
         self._context = new_context()
+        self.gate = Gate(self._context, self._keyring, self._log)
         self._inbox = new_socket(self._context, zmq.ROUTER, send_max=_QUEUED_FRAMES_MAX, receive_max=_QUEUED_FRAMES_MAX)
         self._inbox.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._keyring.serve(self._inbox)
         try:
             bound = bind(self._inbox, endpoint, "can't listen at")
         except BaseException:
             self._inbox.close(0)
+            self.gate.close()
             self._context.term()
             raise
+        self.gate.watch(self._inbox)
         return bound
 
     def publisher(self, endpoint: str) -> Publisher:
@@ -101,12 +114,13 @@ class Transport:
         Raises:
             BindFailed: the endpoint is in use.
         """
-        return Publisher(self._context, self._tag, endpoint)
+        return Publisher(self._context, self._tag, endpoint, self._keyring, self.gate)
 
     def listen(self) -> None:
         """Read what arrives, on the running loop."""
-        self._peers = Peers(self._context, self._tag, self._rng, self._drop, self._rejected)
-        self._listener = Listener(self._context, self._tag, self._rng, self._drop, self._receive, self._lost)
+        common = self._context, self._tag, self._keyring, self._rng, self._drop
+        self._peers = Peers(*common, self._rejected)
+        self._listener = Listener(*common, self._receive, self._lost)
         self._watch = Watch(self._inbox, self._read)
         self._open = True
 
@@ -130,9 +144,9 @@ class Transport:
         """There will be frames for this member, and its beats are wanted; again: with other endpoints."""
         if self._open:
             self._connections.pop(member.life, None)
-            self._peers.connect(member.life, member.endpoint)
+            self._peers.connect(member.life, member.endpoint, member.key)
             if member.beats:
-                self._listener.connect(member.life, member.beats)
+                self._listener.connect(member.life, member.beats, member.key)
 
     def disconnect(self, life: Life) -> None:
         """No more of this one."""
