@@ -55,9 +55,17 @@ class Promises:
             excuse = self.excuse(account, [node, *homes])
             if not excuse:
                 raise BrokenPromise(f"{why} at {node.place}, and nothing has gone wrong", run.job)
+            if why.startswith("P2") and self._is_well_kept(account):
+                raise BrokenPromise(f"{why} at {node.place}, and who runs or ran it lives", run.job)
             self._seen[f"excused: {why.partition(',')[0]}"] += 1
         if not account.ran and account.acceptor is not None and account.acceptor is not node:
             self._seen["job ran elsewhere"] += 1
+
+    def _is_well_kept(self, account: Account) -> bool:
+        """Whether its last run is that of a member that lives and has never been doubted: others died, no more."""
+        last = account.ran[-1]
+        since_us = min(account.accepted_us or last.at_us, last.at_us) - self._shortly_us
+        return not last.node.notes.left and self._troubles.only_mended_deaths(last.node, since_us)
 
     def on_end(self, account: Account) -> None:
         """Somebody has said that the job has ended.
@@ -106,6 +114,9 @@ class Promises:
             raise BrokenPromise(f"P3: {text(asked[0].params)} was asked for, {text(run.params)} runs", run.job)
         if asked and all(one.call.priority not in (None, header.priority) for one in asked):
             raise BrokenPromise(f"P3: priority {asked[0].call.priority} was asked for, not {header.priority}", run.job)
+        charged = run.attempt > 1 and not account.ran and account.accepted_us > 0
+        if charged and not self._troubles.any(account.accepted_us - self._shortly_us) and not self._troubles.ended:
+            raise BrokenPromise(f"P2: the first run is attempt {run.attempt}, and nothing has gone wrong", run.job)
         if run.attempt < 1 or run.tries < 1 or run.tries > run.attempt:
             raise BrokenPromise(f"P3: attempt {run.attempt}, of those {run.tries} count", run.job)
 

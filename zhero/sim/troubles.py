@@ -171,6 +171,25 @@ class Troubles:
         """The same, of anybody."""
         return self.excuse(self.processes, since_us)
 
+    @property
+    def ended(self) -> bool:
+        """Whether any process is over, killed or not, or has said farewell."""
+        return bool(self._deaths) or any(one.notes.left for one in self.processes)
+
+    def only_mended_deaths(self, node: Node, since_us: int) -> bool:
+        """Whether nothing has gone wrong since then but deaths of others, each mended before the next."""
+        living = [one for one in self.processes if not one.is_over]
+        return (
+            node in living
+            and not self.excuse(living, since_us)
+            and self.two_owners_us < since_us
+            and all(
+                death.open == 1 and death.others > 0 and not death.else_wrong
+                for death in self._deaths.values()
+                if death.at_us >= since_us
+            )
+        )
+
     def last_us(self) -> int:
         """When a process was last over, or given up."""
         return max(
