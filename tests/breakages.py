@@ -98,10 +98,6 @@ BREAKAGES: dict[str, Breakage] = {
     "how a run ended is forgotten before it is settled": Breakage(
         "P2", "loans", "                self._unsettled[report.job] = loan", "                pass", "deaths"
     ),
-    "the fence of attempts is skipped": Breakage("P2", "verdicts", " and record.attempt == report.attempt", ""),
-    "a job that runs here and is lent anew begins a second time": Breakage(
-        "P2", "loans", "elif not self._goes_on(stream, run):", "elif True:"
-    ),
     "what goes back unstarted costs an attempt": Breakage(
         "P2", "jobs", "            record.attempt -= 1\n", "", "calm"
     ),
@@ -152,6 +148,9 @@ BREAKAGES: dict[str, Breakage] = {
         "gift = self._gifts.pop(stream)\n        gift.stream.frozen = False\n",
         "gift = self._gifts.pop(stream)\n",
     ),
+    "the fence of terms is turned round": Breakage(
+        "P6", "owner", "return self._rank(one) < self._rank(other)", "return self._rank(one) > self._rank(other)"
+    ),
     "credit is lost": Breakage(
         "P6", "loans", "                self._outbox.post(home, Hungry(None))", "                pass", "calm"
     ),
@@ -159,17 +158,14 @@ BREAKAGES: dict[str, Breakage] = {
         "P6", "stealing", "if before.get((stream.id, record.job)) == record.attempt:", "if False:"
     ),
     # --- P7: answers are honest ---
-    "a member that gave no answer is not named": Breakage(
-        "P7", "gather", "            question.silent += others.values()", "            pass"
+    "who waits too long for copies hears nothing": Breakage(
+        "P7", "calls", 'self.answer(asker, Refused(Refusal.NOT_ACCEPTED, f"{answer.jobs[0]:032x}"))', "pass"
     ),
-    "a silent member is counted as one that answered": Breakage(
-        "P7", "gather", "question.silent.append(question.open.pop(life))", "question.open.pop(life)"
+    "what nobody knows counts as cancelled": Breakage(
+        "P7", "relay", "self._answer(errand.asker, Did(False))", "self._answer(errand.asker, Did(True))"
     ),
-    "an end is told before its copies exist": Breakage(
-        "P7",
-        "verdicts",
-        "stream.when_held(stream.slice.limits.backups, partial(self._settle, executor, settled))",
-        "self._settle(executor, settled)",
+    "who waited where a job was at home is forgotten": Breakage(
+        "P7", "calls", "self._ask_home(asker, Cancel(job) if cancel else AwaitResult(job), now_ms)", "pass"
     ),
 }
 
