@@ -37,7 +37,7 @@ runtime.beats
 runtime.child runtime.heart runtime.mailbox runtime.seeds runtime.slots runtime.threads runtime.transport
 runtime.network runtime.processes
 runtime.executor
-runtime.driver sim.clock sim.disk sim.story sim.wires
+runtime.driver sim.clock sim.story sim.wires
 sim.alarm sim.books sim.network sim.notes sim.scene sim.sometimes sim.workload
 sim.callers sim.executor sim.heart sim.ledger sim.sockets
 sim.plans

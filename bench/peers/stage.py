@@ -108,6 +108,7 @@ class Stage:
         self._redis: asyncio.subprocess.Process | None = None
         self._port = 0
         self._log = (folder / "log").open("ab")
+        self._producer_log = (folder / "producer.log").open("ab")  # its last words are an answer, so nobody else's
         self._sessions: list[asyncio.subprocess.Process] = []
         self._environment = environment(
             BENCH_MARKS=str(self.marks_file),
@@ -179,7 +180,7 @@ class Stage:
             *arguments,
             stdin=asyncio.subprocess.PIPE if told else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE if told else self._log,
-            stderr=self._log,
+            stderr=self._producer_log if told else self._log,
             cwd=ADAPTERS,
             env=self._environment,
             start_new_session=True,
@@ -206,6 +207,7 @@ class Stage:
             await self._redis.wait()
             self._redis = None
         self._log.close()
+        self._producer_log.close()
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
@@ -225,7 +227,8 @@ class Stage:
         except TimeoutError:
             raise Wrong(f"{self.system.name}: {do} takes longer than {ANSWER_MAX_S:g} s") from None
         if not line:
-            raise Wrong(f"{self.system.name}: its producer has ended: {self.said()}")
+            words = last_line((self._folder / "producer.log").read_text(errors="replace"))
+            raise Wrong(f"{self.system.name}: its producer has ended: {words}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

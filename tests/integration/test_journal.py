@@ -22,7 +22,7 @@ import zhero
 PATIENCE_S = 60.0
 CLUSTER = "journal-test"
 ROUNDS = int(os.environ.get("ZHERO_CRASHES", "2"))
-"""How often all nodes are killed; `make crashes` does it 50 times."""
+"""How often all nodes are killed; a long run takes 50."""
 TASKS = """
 import asyncio, os
 import zhero

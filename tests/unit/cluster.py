@@ -15,6 +15,7 @@ from functools import partial
 from random import Random
 from typing import TypeVar
 
+from tests.unit.disk import Disk
 from zhero.config import PROFILES, Limits
 from zhero.core.effects import Connect, Disconnect, Effect, Knock, Persist, Probe, Reply, Send, Start, Stop, Tell
 from zhero.core.engine import Engine
@@ -34,7 +35,6 @@ from zhero.core.values import (
     TaskSpec,
     Verdict,
 )
-from zhero.sim.disk import Disk
 
 F = TypeVar("F")
 WRITES_MS = 2

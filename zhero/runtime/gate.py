@@ -49,16 +49,12 @@ class Gate:
 
     Args:
         keyring: who is let in.
-        crowded: called when the system has no descriptor left for whoever knocks.
     """
 
-    def __init__(
-        self, context: Context, keyring: Keyring, logger: logging.Logger, crowded: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, context: Context, keyring: Keyring, logger: logging.Logger) -> None:
         self._context = context
         self._allowed = keyring.allowed
         self._log = logger
-        self._crowded = crowded
         self._counts: dict[str, int] = {}
         self._told_at: dict[str, float] = {}
         self._accepted = self._succeeded = self._failed = 0
@@ -192,7 +188,6 @@ class Gate:
         elif event == zmq.EVENT_ACCEPT_FAILED:
             if value in _TABLE_FULL:
                 self._count("no descriptor left")
-                self._crowded()
         elif event & _FAILED:
             self._failed += 1
             self._count(_name_of(event, value))

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..core.effects import Persist
-from ..core.kept import (
+from zhero.core.effects import Persist
+from zhero.core.kept import (
     DEAD,
     DELAYED,
     KEYED,
@@ -28,8 +28,8 @@ from ..core.kept import (
     SpreadRow,
     Step,
 )
-from ..core.records import Chunk, Record
-from ..core.values import JobId, NodeId
+from zhero.core.records import Chunk, Record
+from zhero.core.values import JobId, NodeId
 
 
 @dataclass(slots=True)
