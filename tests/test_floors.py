@@ -25,9 +25,10 @@ core.effects core.jobs
 core.gather core.link core.loans core.relay core.streams
 core.inquiry core.intake core.merging core.query core.replication core.schedule core.swim
 core.broadcast core.persisting core.probing core.stealing core.takeover core.verdicts
-core.handover core.joining
+core.handover core.joining core.reports
 core.membership core.owner
 core.calls core.recovery
+core.leaving
 core.engine
 codec wire lines
 runtime.auth runtime.clock runtime.datadir runtime.descriptors runtime.discovery runtime.handlers runtime.sockets

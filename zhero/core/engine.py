@@ -28,12 +28,10 @@ from typing import Any
 from ..config import PROFILES, Limits, Profile
 from .broadcast import Broadcast
 from .calls import Calls
-from .effects import Asker, Effect, Outbox, Peer
+from .effects import Effect, Outbox, Peer
 from .facts import (
-    DeadLetterDropped,
     DiskFailed,
     DiskFull,
-    JobEnded,
     PeerMisbehaved,
     Reborn,
     TaskMissing,
@@ -45,6 +43,7 @@ from .inquiry import Inquiries
 from .intake import Intake
 from .jobs import Slice
 from .kept import DiskFault, Found
+from .leaving import Leaving
 from .loans import Loans
 from .membership import Membership
 from .merging import orphan
@@ -70,7 +69,6 @@ from .messages import (
     Hello,
     Hungry,
     Leave,
-    Left,
     MemberStatus,
     Message,
     NotHeld,
@@ -95,13 +93,13 @@ from .persisting import Persisting
 from .query import Query, parts_of
 from .recovery import Recovery
 from .replication import Copies, Replication
+from .reports import Reports
 from .roster import Gone, Roster, Row
 from .schedule import Schedule
 from .stealing import Stealing
-from .steps import Ending
 from .streams import Stream, Streams
 from .takeover import Takeover
-from .values import Finished, JobId, Life, Member, Status, StreamId, TaskSpec
+from .values import Finished, JobId, Life, Member, StreamId, TaskSpec
 from .verdicts import Verdicts
 
 
@@ -139,7 +137,7 @@ class Engine:
         self._replication = Replication(roster, streams, limits, outbox)
         self._copies = Copies(limits, outbox)
         self._intake = Intake(me.name, streams, roster.specs, limits, outbox)
-        self._loans = Loans(roster, outbox, self._decides)
+        self._loans = Loans(roster, outbox, lambda stream: streams.deciding(stream) is not None)
         self._schedule = Schedule(streams, roster.specs, outbox, self._loans.rounds)
         self._stealing = Stealing(roster, streams, self._loans, outbox)
         self._broadcast = Broadcast(roster, streams)
@@ -196,9 +194,17 @@ class Engine:
         self.has_more = False  # `settle` is to follow
         self._missing: set[str] = set()  # tasks that were warned of: jobs wait for them
         self._looks_for_missing = False
-        self._leave_askers: list[Asker] = []  # told when nothing is left to do
-        self._leave_by_ms = 0
-        self._refused_by: dict[Life, None] = {}  # members that do not take what this one leaves behind
+        self._reports = Reports(
+            roster,
+            streams,
+            self._verdicts,
+            self._stealing,
+            self._query,
+            self._broadcast,
+            self._schedule,
+            outbox,
+            limits.backups,
+        )
         self._hear: dict[type[Any], Callable[[Life, Any, int], None]] = self._table()
         self._persisting = Persisting(roster, streams, self._copies, outbox, is_on=journal)
         self._recovery = Recovery(
@@ -212,6 +218,23 @@ class Engine:
             self._persisting,
             self._calls.relay,
             limits,
+            outbox,
+        )
+        self._leaving = Leaving(
+            roster,
+            streams,
+            self._membership,
+            self._intake,
+            self._calls,
+            self._loans,
+            self._stealing,
+            self._schedule,
+            self._replication,
+            self._takeover,
+            self._handover,
+            self._ownership,
+            self._persisting,
+            self._query,
             outbox,
         )
         self._seeds = seeds
@@ -294,7 +317,7 @@ class Engine:
         """A call of the own process; a `Reply` with this `ref` follows, now or later. `more`: see the module."""
         self._membership.notice(now_ms)
         if isinstance(call, Leave):
-            self._leave(ref, call, now_ms)
+            self._leaving.begin(ref, call, now_ms)
         else:
             self._calls.take(ref, call, now_ms)
         # Whoever waits for a round that was just skipped is told before the next call may plan it anew.
@@ -360,11 +383,11 @@ class Engine:
             Waiting: lambda sender, it, now_ms: loans.on_waiting(sender, it),
             CheckLoans: lambda sender, it, now_ms: loans.on_check(sender, it),
             Hungry: lambda sender, it, now_ms: self._stealing.on_hungry(sender, it),
-            Began: self._on_began,
-            Reported: self._on_reported,
-            GiveBack: self._on_give_back,
-            CannotStop: self._on_cannot_stop,
-            NotHeld: self._on_not_held,
+            Began: self._reports.on_began,
+            Reported: self._reports.on_reported,
+            GiveBack: self._reports.on_give_back,
+            CannotStop: self._reports.on_cannot_stop,
+            NotHeld: self._reports.on_not_held,
         }
 
     def _on_ask(self, sender: Life, message: Ask, now_ms: int) -> None:
@@ -452,8 +475,7 @@ class Engine:
         self._membership.notice(now_ms)
         own = self._loans.on_started(jobs)
         if own:
-            for stream in self._streams:
-                self._verdicts.on_started(stream, self.me.life, own, now_ms)
+            self._reports.on_own_started(own, now_ms)
         if more:
             return self._put_off()
         return self._settle(now_ms) if len(own) < len(jobs) else self._drain(now_ms)
@@ -462,7 +484,7 @@ class Engine:
         """The executor has ended these, one way or another. A report of a run that is over already is ignored."""
         self._membership.notice(now_ms)
         own, unknown = self._loans.on_finished(reports)
-        self._on_own_reports(own, now_ms)
+        self._reports.on_own(own, now_ms)
         for report in unknown:
             self._outbox.tell(VerdictIgnored(report.job, report.attempt))
         return self._put_off() if more else self._settle(now_ms)
@@ -499,7 +521,7 @@ class Engine:
             return 0
         deadlines = [self._schedule.deadline_ms(rounds=not self._intake.closed)]
         deadlines += [stream.slice.memory.deadline_ms() for stream in self._streams]
-        deadlines.append(self._leave_by_ms if self._leave_askers else None)
+        deadlines.append(self._leaving.deadline_ms())
         deadlines += [
             self._membership.deadline_ms(),
             self._gather.deadline_ms(),
@@ -545,16 +567,14 @@ class Engine:
         self._ownership.open(now_ms)
         self._calls.relay.settle(now_ms)
         while True:
-            self._on_own_reports(self._loans.take_late(), now_ms)
+            self._reports.on_own(self._loans.take_late(), now_ms)
             self._stealing.doubtful = self._membership.is_doubtful
             if not self._membership.is_doubtful:
                 self._broadcast.settle(now_ms)
                 self._stealing.settle(now_ms)
             went_on = False
             for stream in self._streams:
-                if stream.slice.endings:
-                    went_on = True
-                    self._on_endings(stream)
+                went_on = self._reports.settle(stream) or went_on
             if not (self._replication.settle(now_ms) or went_on):
                 break
         self._replication.warn(now_ms)
@@ -568,8 +588,7 @@ class Engine:
             if delayed is not None:
                 delayed.when_held(self.limits.backups, partial(self._query.on_skipped, job))
         self._schedule.skipped.clear()
-        if self._leave_askers:
-            self._leave_on(now_ms)
+        self._leaving.settle(now_ms)
         self._gather.settle(now_ms)
         for asker, answer in self._gather.take_complete():
             self._calls.answer(asker, answer)
@@ -634,14 +653,10 @@ class Engine:
         self._takeover.on_gone(life, now_ms)
         self._calls.forget_member(life)
         self._calls.relay.on_gone(life, now_ms)
-        self._refused_by.pop(life, None)
+        self._leaving.on_gone(life)
         self._on_tasks_changed(now_ms)
 
     # --- homes ----------------------------------------------------------------------------------------------------
-
-    def _decides(self, stream: StreamId) -> bool:
-        mine = self._streams.get(stream)
-        return mine is not None and not mine.frozen
 
     def _on_owner_changed(self, now_ms: int) -> None:
         if self._ownership.is_mine and self._ownership.owner == self.me.life:
@@ -686,138 +701,3 @@ class Engine:
         if self._streams.delayed is None and self._ownership.known not in (None, stream):
             return None
         return self._ownership.begin(stream.epoch + 1)
-
-    # --- loans ----------------------------------------------------------------------------------------------------
-
-    def _on_own_reports(self, reports: Sequence[tuple[StreamId, Finished]], now_ms: int) -> None:
-        by_stream: dict[StreamId, list[Finished]] = {}
-        for name, report in reports:
-            by_stream.setdefault(name, []).append(report)
-        for name, ended in by_stream.items():
-            stream = self._streams.get(name)
-            if stream is not None and not stream.frozen:
-                self._verdicts.on_reports(stream, self.me.life, ended, now_ms)
-
-    def _mine(self, stream: StreamId) -> Stream | None:
-        """That stream, if this node decides about it."""
-        mine = self._streams.get(stream)
-        return None if mine is None or mine.frozen else mine
-
-    def _on_began(self, sender: Life, message: Began, now_ms: int) -> None:
-        stream = self._mine(message.stream)
-        if stream is not None:
-            self._verdicts.on_started(stream, sender, message.jobs, now_ms)
-
-    def _on_reported(self, sender: Life, message: Reported, now_ms: int) -> None:
-        stream = self._mine(message.stream)
-        self._stealing.on_window(sender, message.window, now_ms)
-        if stream is not None:
-            self._verdicts.on_reports(stream, sender, message.reports, now_ms)
-
-    def _on_give_back(self, sender: Life, message: GiveBack, now_ms: int) -> None:
-        stream = self._mine(message.stream)
-        self._stealing.on_window(sender, message.window, now_ms)
-        if stream is not None:
-            self._verdicts.on_back(stream, sender, message.jobs, now_ms)
-
-    def _on_cannot_stop(self, sender: Life, message: CannotStop, now_ms: int) -> None:
-        stream = self._mine(message.stream)
-        record = None if stream is None else stream.slice.records.get(message.job)
-        if record is not None and record.executor == sender:
-            self._query.on_cannot_cancel(message.job)
-
-    def _on_not_held(self, sender: Life, message: NotHeld, now_ms: int) -> None:
-        stream = self._mine(message.stream)
-        if stream is not None:
-            self._verdicts.on_not_held(stream, sender, message.jobs, now_ms)
-
-    def _on_endings(self, stream: Stream) -> None:
-        endings, stream.slice.endings = stream.slice.endings, []
-        for ending in endings:
-            record, outcome = ending.record, ending.outcome
-            if self._outbox.listening or outcome.status is not Status.SUCCEEDED:
-                ran_ms = ending.at_ms - record.started_at_ms if record.started_at_ms else 0
-                self._outbox.tell(
-                    JobEnded(
-                        record.job,
-                        record.header.task,
-                        record.header.announce,
-                        record.attempt,
-                        outcome.status,
-                        ran_ms,
-                        outcome.failure,
-                    )
-                )
-            if ending.displaced is not None:
-                displaced = ending.displaced
-                self._outbox.tell(DeadLetterDropped(displaced.job, displaced.header.task))
-            self._query.count_ended(ending)
-            self._tell_when_held(stream, ending)
-            self._broadcast.on_ended(stream, ending)
-            if stream is self._streams.delayed:
-                self._schedule.on_ended(ending)
-
-    def _tell_when_held(self, stream: Stream, ending: Ending) -> None:
-        if self._query.waits_for(ending.record.job):
-            stream.when_held(self.limits.backups, partial(self._query.on_ended, ending))
-
-    # --- leaving --------------------------------------------------------------------------------------------------
-
-    def _leave(self, asker: Asker, call: Leave, now_ms: int) -> None:
-        self._intake.closed = self._handover.closed = True
-        self._calls.go_on(now_ms)
-        self._leave_askers.append(asker)
-        self._leave_by_ms = now_ms + call.within_ms
-
-    def _leave_on(self, now_ms: int) -> None:
-        """Hand over what is left to do, and wait for what runs; a node that is alone works on instead."""
-        heir = self._heir()
-        if heir is not None:
-            self._close()
-            for stream in list(self._streams):
-                if not stream.frozen and (len(stream.slice) or stream.slice.dead or stream.name == "delayed"):
-                    self._handover.give(stream, heir.life, partial(self._on_gift, heir.life), now_ms)
-        else:  # whoever was to have it is gone: go on, or leave to the journal what has not begun
-            self._loans.closed = self._stealing.closed = self._persisting.keeps
-        busy = self._handover.is_giving or self._loans.is_busy or self._streams.own.frozen
-        if now_ms < self._leave_by_ms and (busy or (heir is None and self._can_go_on())):
-            return
-        self._replication.closed = True
-        for stream in self._streams:
-            if not (len(stream.slice) or stream.slice.dead):
-                self._replication.retire(stream)
-            else:
-                self._replication.renew(stream)  # whoever has a copy takes over
-        self._membership.leave()
-        for asker in self._leave_askers:
-            self._outbox.answer(asker, Left(0 if self._persisting.keeps else self._query.unfinished()))
-        self._leave_askers = []
-
-    def _close(self) -> None:
-        """Nothing new is begun here any more."""
-        self._loans.give_all_back()
-        self._stealing.closed = self._takeover.closed = self._ownership.closed = True
-
-    def _heir(self) -> Row | None:
-        """Who is to have what this node leaves behind: the oldest that takes it."""
-        rows = [row for row in self._roster.others if row.joined and row.life not in self._refused_by]
-        return min(rows, key=lambda row: (row.lagging, row.joined, row.life), default=None)
-
-    def _on_gift(self, heir: Life, into: StreamId | None, now_ms: int) -> None:
-        if into is None:
-            self._refused_by[heir] = None
-
-    def _can_go_on(self) -> bool:
-        mine = self._roster.mine
-        if self._loans.is_busy or self._persisting.keeps:
-            lent = any(life in self._roster for stream in self._streams for life in stream.slice.lent)
-            return self._loans.is_busy or lent  # how that ends is to be recorded here
-        due_ms = self._schedule.deadline_ms(rounds=False)
-        soon = due_ms is not None and due_ms < self._leave_by_ms
-        ready = any(
-            task in mine.specs
-            for stream in self._streams
-            for task, count in stream.slice.waiting_tasks().items()
-            if count
-        )
-        return mine.has_workers and (soon or ready)

@@ -167,6 +167,11 @@ class Streams:
                 return mine
         return None
 
+    def deciding(self, stream: StreamId) -> Stream | None:
+        """That stream, if this node is its home and decides about it now."""
+        mine = self.get(stream)
+        return None if mine is None or mine.frozen else mine
+
     def holding(self, job: JobId) -> Stream | None:
         """The stream whose slice has that job, live or as a dead letter."""
         for stream in self:
