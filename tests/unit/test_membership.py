@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -196,18 +195,6 @@ def test_a_refused_connect_shows_nothing_where_no_beat_ever_came() -> None:
     a.hear_lost(b.life)
     cluster.run(10)
     assert a.told(PeerDied) == []  # its address may be one that only it can dial
-
-
-def test_what_a_newcomer_says_beside_its_join_is_heard_from_a_member() -> None:
-    cluster = Cluster()
-    a = cluster.start("a")
-    cluster.cut("b", "a", both=False)
-    cluster.cut("c", "a", both=False)
-    b, c = cluster.start("b"), cluster.start("c")
-    frame = _frame_of_join(b)
-    frame.messages.append(Rumours([replace(_rumour_of(c), joined=3)]))
-    a.do(lambda now_ms: a.engine.receive(frame, now_ms))
-    assert a.view == ["a", "b", "c"]
 
 
 def _frame_of_join(peer: Peer) -> Frame:

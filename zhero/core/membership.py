@@ -13,7 +13,6 @@ What is about jobs is handed on to the engine.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -167,14 +166,11 @@ class Membership:
 
     def _receive_from_stranger(self, frame: Frame, now_ms: int) -> list[Message]:
         rest: list[Message] = []
-        for place, message in enumerate(frame.messages, 1):
+        for message in frame.messages:
             if isinstance(message, OF_CLIENTS):
                 rest.append(message)
             elif isinstance(message, Sync):
                 self._joining.on_sync(frame.sender, message, now_ms)
-                row = self._roster.get(frame.sender)
-                if row is not None:  # it is no stranger any more
-                    return rest + self._receive_from(row, replace(frame, messages=frame.messages[place:]), now_ms)
             elif isinstance(message, IdentityInUse):
                 self._on_identity_in_use(frame.sender, message, now_ms)
             elif type(message) not in self._hear:
